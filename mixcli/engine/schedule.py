@@ -1,0 +1,37 @@
+"""schedule.py: the learning rate as a function of the step alone, so a resumed run cannot lose its place."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from mixcli.settings import Train
+
+WARM, START, END = 0.3, 1 / 25, 1e-5  # one-cycle: share of steps that rise, first and last factor; torch's own defaults
+
+
+def factor(settings: Train, steps: int) -> Callable[[int], float]:
+    """The factor on `lr` for each training step, counted from 0; `steps` is the number of steps per epoch.
+
+    cosine     half a cosine to 0, constant within an epoch (OpenMixup)
+    step       `step_factor` every `step_every` epochs (SynerMix)
+    one-cycle  cosine up over the first 30 % of all steps and down over the rest (L. Smith, N. Topin 2017, arXiv
+    1708.07120)
+    """
+    epochs = settings.epochs or 1
+    if settings.schedule == "cosine":
+        return lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step // steps / epochs)))
+    if settings.schedule == "step":
+        return lambda step: settings.step_factor ** (step // steps // settings.step_every)
+    last = max(1, epochs * steps - 1)
+    return lambda step: _one_cycle(min(1.0, step / last))
+
+
+def _one_cycle(progress: float) -> float:
+    if progress < WARM:
+        return _cosine(START, 1.0, progress / WARM)
+    return _cosine(1.0, END, (progress - WARM) / (1 - WARM))
+
+
+def _cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -1,0 +1,51 @@
+"""blend.py: MixUp, convex combinations of two or more images.
+
+H. Zhang, M. Cisse, Y. Dauphin, D. Lopez-Paz, "mixup: Beyond Empirical Risk Minimization", 2018, arXiv 1710.09412.
+Legend: lambda = `keep`, alpha = `alpha`. Eq. (1), images and targets, is `Mix.images` and `Mix.targets`; `draw` is the
+sampling above it. No folding of lambda to its larger half: folding changes what alpha means.
+More points: weights from Dirichlet(a, ..., a), the exact generalisation of Beta(a, a); this form is ours, since the
+literature's question (arXiv 2210.16413) comes without a formula that could be read.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mixcli.mix import Context, Mix
+from mixcli.mixing.pairing import draws, mixed_at_all, partners
+from mixcli.sampling import Random, beta, dirichlet
+from mixcli.settings import Blend
+
+
+def draw(settings: Blend, context: Context, random: Random) -> Mix:
+    """Draws constant weights per image: Beta(alpha, alpha) for two points, Dirichlet for more."""
+    return _two(settings, context, random) if settings.points == 2 else _many(settings, context, random)
+
+
+def _two(settings: Blend, context: Context, random: Random) -> Mix:
+    batch, rng = context.size[0], random.host
+    mixed = mixed_at_all(settings, batch, rng)
+    partner, unpaired = partners(settings, context, rng)
+    ratio = np.broadcast_to(beta(rng, settings.alpha, draws(settings, batch)), batch)
+    itself = np.arange(batch)
+    alone = ~mixed | unpaired
+    source = np.stack([itself, np.where(alone, itself, partner)])
+    drawn = np.where(alone, 1.0, ratio)
+    keep = drawn.astype(np.float32).reshape(batch, 1, 1, 1)
+    source, keep, drawn, unpaired = random.carry(source, keep, drawn, unpaired)
+    return Mix(source, keep=keep, drawn=drawn, notes={"unpaired": unpaired})
+
+
+def _many(settings: Blend, context: Context, random: Random) -> Mix:
+    batch, points, rng = context.size[0], settings.points, random.host
+    mixed = mixed_at_all(settings, batch, rng)
+    picked = [partners(settings, context, rng) for _ in range(points - 1)]
+    each = settings.alpha if settings.concentration == "per_point" else 2 * settings.alpha / points
+    weights = np.broadcast_to(dirichlet(rng, [each] * points, draws(settings, batch)), (batch, points))
+    itself = np.arange(batch)
+    source = np.stack([itself] + [np.where(mixed, partner, itself) for partner, _ in picked])
+    unpaired = np.any([un for _, un in picked], axis=0)
+    weights = np.where(mixed[:, None], weights, np.eye(1, points)).T
+    weight = weights.astype(np.float32).reshape(points, batch, 1, 1, 1)
+    source, weight, drawn, unpaired = random.carry(source, weight, weights[0].copy(), unpaired)
+    return Mix(source, weight=weight, drawn=drawn, notes={"unpaired": unpaired})

@@ -1,0 +1,96 @@
+"""staged.py: StagedNet, a classifier cut into named stages.
+
+Everything that mixes or looks inside a network goes through `features(x, start, stop)`: hooks added after compilation
+are silently ignored, and a mixed tensor that a hook forgets to return is never noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+
+import torch
+from torch import Tensor, nn
+
+from mixcli.errors import UserError, nearest
+from mixcli.sampling import Random
+from mixcli.settings import NETS
+
+
+class StagedNet(nn.Module):
+    """A network of named stages in depth order, then pooling, then a linear head.
+
+    stages  name -> module; the output of a stage is what hidden mixing and probes see
+    neck    what stands between the last stage and pooling (the closing BatchNorm and ReLU of a pre-activation net)
+    head    the linear layer: (B, D) pooled features -> (B, N) logits
+    """
+
+    def __init__(self, stages: dict[str, nn.Module], head: nn.Linear, neck: nn.Module | None = None):
+        super().__init__()
+        self.stages = nn.ModuleDict(stages)
+        self.neck = neck or nn.Identity()
+        self.head = head
+
+    def features(self, x: Tensor, start: str | None = None, stop: str | None = None) -> Tensor:
+        """Runs the stages after `start` up to and with `stop`.
+
+        start  the stage whose output `x` is; None or "input": x are images
+        stop   the last stage run; None: all of them and the pooling, (B, D); "input": x itself
+        Raises ValueError for an unknown stage, or a start beyond the stop.
+        """
+        names = ["input", *self.stages]
+        first = names.index(start or "input") + 1
+        last = len(names) if stop is None else names.index(stop) + 1
+        if first > last:
+            raise ValueError(f"stage {start} lies beyond {stop}")
+        for name in names[first:last]:
+            x = self.stages[name](x)
+        return x if stop is not None else self.neck(x).mean(dim=(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) images -> (B, N) logits."""
+        return self.head(self.features(x))
+
+    @contextmanager
+    def frozen_batchnorm(self) -> Iterator[None]:
+        """Inside, BatchNorm uses its running statistics and does not move them; scale and shift still get gradients."""
+        norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        before = [norm.training for norm in norms]
+        for norm in norms:
+            norm.training = False
+        try:
+            yield
+        finally:
+            for norm, training in zip(norms, before, strict=True):
+                norm.training = training
+
+    def sizes(self, channels: int, height: int, width: int) -> dict[str, tuple[int, int] | None]:
+        """(H, W) of every stage's output for images of this shape, `input` included, from shapes alone."""
+        with torch.device("meta"), torch.no_grad():
+            x = torch.empty(2, channels, height, width)
+            found: dict[str, tuple[int, int] | None] = {"input": (height, width)}
+            for name, stage in self.stages.items():
+                x = torch.func.functional_call(stage, _on_meta(stage), (x,))
+                found[name] = (x.shape[2], x.shape[3]) if x.ndim == 4 else None
+        return found
+
+
+def _on_meta(module: nn.Module) -> dict[str, Tensor]:
+    """Shapes of a module's parameters and buffers, without their values."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return {name: torch.empty_like(value, device="meta") for name, value in tensors}
+
+
+def build(name: str, channels: int, classes: int, width: int | None, random: Random) -> StagedNet:
+    """The named net, its weights drawn from `random` alone: the global generator is left as it was.
+
+    width  channels of the first stage; None for the net's own
+    Raises UserError for an unknown name.
+    """
+    if name not in NETS:
+        raise UserError("usage", "--net", "unknown", got=name, hint=nearest(name, NETS))
+    make: Callable[..., StagedNet] = import_module(NETS[name][0]).BUILDERS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random.key & (2**63 - 1))
+        return make(channels, classes, **({} if width is None else {"width": width}))

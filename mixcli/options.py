@@ -1,0 +1,538 @@
+"""options.py: settings classes -> Typer options; TOML in and out; defaults < file < environment < typed.
+
+Every setting has one flat key: the fields of `Train`, `method`, the fields of the chosen method, and for a mixing inside
+a method `inter` and `inter_` before that mixing's fields. The key `weight_decay` is typed `--weight-decay`, written
+`weight_decay` in TOML and named `MIXCLI_WEIGHT_DECAY` in the environment; `inter_alpha` is `alpha` in the table `[inter]`.
+
+What is given is first collected as text or TOML values together with where it stood (`Given`), layer over layer, and only
+then turned into settings, so that every mistake is told with the option, variable or field that made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin
+
+import typer
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from mixcli.errors import UserError, nearest
+from mixcli.settings import DIGITS_RECIPE, METHODS, Facts, Method, NoMixing, Settings, Train
+
+TOML_BYTES, TOML_LEVELS = 2**20, 64
+INTEGER_LIMIT = 2**63  # TOML promises 64 bits; tomllib takes any
+VARIABLE = "MIXCLI_"
+SHORT_VARIABLES = {"MIXCLI_DATA": "data_dir"}
+
+
+@dataclass(frozen=True)
+class Given:
+    """A value as it was written. `origin` names the place: `--lr`, `MIXCLI_LR`, `cfg.toml field lr`."""
+
+    value: Any
+    origin: str
+    text: bool  # flags and variables are text to be parsed, TOML values have their type
+
+
+Layer = dict[str, Given]  # by flat key
+
+
+class Gathered(NamedTuple):
+    train: Train
+    warnings: list[tuple[str, str]]  # subject, problem
+    origins: dict[str, str]  # flat key -> where its value was given
+
+    def located(self, error: UserError) -> UserError:
+        """`error` about a bare key, told with the place where that key was given."""
+        return _renamed(error, self.origins[error.subject]) if error.subject in self.origins else located(error)
+
+
+def located(error: UserError) -> UserError:
+    """`error` about a bare key, told with the option that sets it."""
+    return _renamed(error, flag(error.subject)) if error.subject in all_fields() else error
+
+
+# ---------------------------------------------------------------------------------------------------- from all sources
+
+
+def gather(typed: Mapping[str, str | bool | None], config: Path | None, environ: Mapping[str, str]) -> Gathered:
+    """The settings that file, environment and command line make together. Raises UserError naming the place at fault."""
+    layers = [
+        _file_layer(read_toml(config), str(config)) if config is not None else {},
+        _environment_layer(environ),
+        {key: Given(value, flag(key), text=True) for key, value in typed.items() if value is not None},
+    ]
+    given: Layer = {}
+    warnings: list[tuple[str, str]] = []
+    for layer in layers:
+        given = _without_replaced_methods(given, layer, warnings) | layer
+    train = cast(Train, _build(Train, given))
+    return Gathered(train, warnings, {key: value.origin for key, value in given.items()})
+
+
+def continued(typed: Mapping[str, str | bool | None], file: Path, environ: Mapping[str, str]) -> Gathered:
+    """The settings of a run from its settings.toml. Only what is outside its identity may be given anew."""
+    run, gathered = from_flat(read_toml(file), str(file)), gather(typed, file, environ)
+    before, after = flat(run), flat(gathered.train)
+    for key in {**before, **after}:
+        if is_hashed(key) and before.get(key) != after.get(key):
+            hint = "Use --extend-to" if key == "epochs" else "Leave it out, or start a new run"
+            raise UserError("mismatch", gathered.origins.get(key, flag(key)), f"run has {_brief(before.get(key))}",
+                            got=_brief(after.get(key)), hint=hint)  # fmt: skip
+    return gathered
+
+
+def _brief(value: Any) -> Any:
+    return value["method"] if isinstance(value, dict) else "none" if value is None else value
+
+
+def runs_root(typed: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> str:
+    """The folder of the runs before any settings are known."""
+    return str(typed.get("runs") or environ.get("MIXCLI_RUNS") or Train.model_fields["runs"].get_default())
+
+
+def _without_replaced_methods(below: Layer, above: Layer, warnings: list[tuple[str, str]]) -> Layer:
+    """The lower layer without the keys of a method that the upper layer replaces by another."""
+    kept = dict(below)
+    for key in ("method", "inter", "inter_inter"):
+        if key not in kept or key not in above or kept[key].value == above[key].value:
+            continue
+        old, own = kept[key], {"method", *Train.model_fields} if key == "method" else set()
+        dropped = [k for k in kept if (k not in own if key == "method" else k.startswith(f"{key}_"))]
+        kept = {k: v for k, v in kept.items() if k not in dropped}
+        warnings.append((old.origin, f"{above[key].value} is used instead; the keys of {old.value} are dropped"))
+    return kept
+
+
+def _environment_layer(environ: Mapping[str, str]) -> Layer:
+    known = {VARIABLE + key.upper(): key for key in all_fields()} | SHORT_VARIABLES
+    layer: Layer = {}
+    for name in sorted(n for n in environ if n.startswith(VARIABLE)):
+        if name not in known:
+            raise UserError("usage", name, "no such setting", hint=nearest(name, known))
+        if environ[name]:  # set but empty means unset, as everywhere
+            layer[known[name]] = Given(environ[name], name, text=True)
+    return layer
+
+
+def _file_layer(table: Mapping[str, Any], file: str, prefix: str = "", path: str = "") -> Layer:
+    layer: Layer = {}
+    for name, value in table.items():
+        key = prefix.removesuffix("_") if prefix and name == "method" else prefix + name
+        if not isinstance(value, dict):
+            layer[key] = Given(value, f"{file} field {path}{name}", text=False)
+        elif key in all_fields() and holds_method(all_fields()[key]) and key != "method":
+            layer |= _file_layer(value, file, f"{key}_", f"{path}{name}.")
+        else:
+            raise UserError("config", f"{file} table {path}{name}", "unknown; keys are flat, the one table is [inter]")
+    return layer
+
+
+# ------------------------------------------------------------------------------------------------ given -> settings
+
+
+def _build(cls: type[Settings], given: Layer, prefix: str = "") -> Settings:
+    """`cls` from the keys given for it, `prefix` being what stands before them in flat keys."""
+    rest, values = dict(given), {}
+    for name, field in cls.model_fields.items():
+        base = holds_method(field)
+        if base is not None:
+            before = "" if name == "method" else f"{name}_"
+            own = Train.model_fields if name == "method" else ()
+            inside = {k: rest.pop(k) for k in list(rest) if k == name or (k not in own and k.startswith(before))}
+            chosen = _build_method(base, field, name, inside, prefix)
+            values |= {} if chosen is None else {name: chosen}
+        elif name in rest:
+            source = rest.pop(name)
+            value = parse(field, source)
+            # A file that spells a default out, as every settings.toml does, has not chosen it.
+            values |= {} if not source.text and value == field.get_default() else {name: value}
+    for key, source in rest.items():
+        raise _refusal(cls, key, source, prefix)
+    try:
+        return cls(**values)
+    except UserError as error:
+        origin = given[error.subject].origin if error.subject in given else flag(prefix + error.subject)
+        raise _renamed(error, origin) from error
+
+
+def _build_method(base: type[Method], field: FieldInfo, name: str, inside: Layer, prefix: str) -> Method | None:
+    """The method that `inside` names under `name`, with its keys; None where nothing is given and the default holds."""
+    if not inside:
+        return None
+    default, named = field.get_default(), inside.pop(name, None)
+    if named is not None:
+        cls = _named_class(base, named)
+    elif default is not None:
+        cls = type(default)
+    else:
+        source = next(iter(inside.values()))
+        raise UserError("config", source.origin, "belongs to a mixing that is not named", hint=f"Give {flag(name)} too")
+    before = "" if name == "method" else f"{name}_"
+    return cast(Method, _build(cls, {k.removeprefix(before): v for k, v in inside.items()}, prefix + before))
+
+
+def _named_class(base: type[Method], named: Given) -> type[Method]:
+    names = [name for name, cls in METHODS.items() if issubclass(cls, base)]
+    if not isinstance(named.value, str) or named.value not in METHODS:
+        raise UserError(_kind(named), named.origin, "unknown", got=_shown(named), hint=nearest(str(named.value), names))
+    if named.value not in names:
+        raise UserError(_kind(named), named.origin, "cannot be used here", got=_shown(named), expected=_choices(names))
+    return METHODS[named.value]
+
+
+def _refusal(cls: type[Settings], key: str, source: Given, prefix: str) -> UserError:
+    """Why `key` cannot be set for `cls`: another method has it, or nobody has."""
+    own = list(cls.model_fields)
+    if prefix + key in all_fields() and issubclass(cls, Method):
+        kind = "mixing" if prefix else "method"
+        takes = ", ".join(own) if own else "none"
+        return UserError(_kind(source), source.origin, f"{kind} {cls.name} has no such option; it takes: {takes}")
+    known = own if prefix else ["method", *(k for k in Train.model_fields if k != "method"), *own]
+    return UserError(_kind(source), source.origin, "unknown", hint=nearest(key, known))
+
+
+def parse(field: FieldInfo, given: Given) -> Any:
+    """The value of one setting: text is parsed, a TOML value must have the right type. Raises UserError."""
+    value, (leaf, _) = given.value, _shape(field)
+    if get_origin(leaf) is tuple:
+        value = [v.strip() for v in value.split(",") if v.strip()] if isinstance(value, str) and given.text else value
+        value = tuple(value) if isinstance(value, list) else value
+    problem = _beyond_types(leaf, value, given.text)
+    if problem is None:
+        try:
+            return _adapter(field).validate_python(value, strict=not given.text)
+        except ValidationError as error:
+            problem = _problem(leaf, value, error.errors(include_url=False)[0]["type"])
+    hint = nearest(str(value), map(str, get_args(leaf))) if problem == "unknown" else _extra(field).get("hint", "")
+    hint = "" if hint.startswith("Known") else hint
+    raise UserError(_kind(given), given.origin, problem, got=_shown(given), expected=rule(field), hint=hint)
+
+
+def _beyond_types(leaf: Any, value: Any, text: bool) -> str | None:
+    """What pydantic would let through, or would call by another name."""
+    if isinstance(value, str) and leaf is str:
+        if not value:
+            return "must not be empty"
+        return "not text" if re.search("[\0\ud800-\udfff]", value) else None
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= INTEGER_LIMIT:
+        return "beyond 64 bits"
+    if leaf in (int, float) and (text or isinstance(value, float)):
+        try:
+            return None if math.isfinite(float(value)) else "must be finite"
+        except (ValueError, OverflowError):
+            return None
+    return None
+
+
+def _problem(leaf: Any, value: Any, error_type: str) -> str:
+    if error_type.startswith(("greater_than", "less_than")) or error_type == "int_parsing_size":
+        return "out of range"
+    if get_origin(leaf) is Literal and isinstance(value, str):
+        return "unknown"
+    return {int: "not an integer", float: "not a number", bool: "not true or false"}.get(leaf, "not text")
+
+
+def rule(field: FieldInfo) -> str:
+    """What a field accepts, in words: `integer ≥ 1`, `number 0 … 1`, `one of batch, sample`."""
+    leaf, bounds = _shape(field)
+    if get_origin(leaf) is Literal:
+        return _choices(get_args(leaf))
+    if get_origin(leaf) is tuple:
+        return "names separated by commas"
+    if leaf not in (int, float):
+        return "true or false" if leaf is bool else "text"
+    noun = "integer" if leaf is int else "number"
+    if bounds.keys() == {"ge", "le"}:
+        return f"{noun} {bounds['ge']} … {bounds['le']}"
+    signs = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+    return f"{noun} {' and '.join(f'{signs[k]} {v}' for k, v in bounds.items())}".strip()
+
+
+def flag(key: str) -> str:
+    """The option of a flat key."""
+    return "--" + key.replace("_", "-")
+
+
+def _kind(given: Given) -> str:
+    return "usage" if given.text else "config"
+
+
+def _shown(given: Given) -> str:
+    if given.text:
+        return str(given.value)
+    written = f'"{given.value}"' if isinstance(given.value, str) else str(given.value).lower()
+    return f"{type(given.value).__name__} {written}"
+
+
+def _choices(names: Iterable[Any]) -> str:
+    return "one of " + ", ".join(map(str, names))
+
+
+def _renamed(error: UserError, subject: str) -> UserError:
+    return UserError(error.kind, subject, error.problem, error.got, error.expected, error.hint)
+
+
+# ------------------------------------------------------------------------------------------------------- reading fields
+
+
+def all_fields(prefix: str = "", depth: int = 2) -> dict[str, FieldInfo]:
+    """Every flat key with its field, those of all methods included."""
+    found = {} if prefix else {**Train.model_fields}
+    for cls in METHODS.values():
+        for name, field in cls.model_fields.items():
+            found.setdefault(prefix + name, field)
+            if holds_method(field) and depth:
+                found = all_fields(f"{prefix}{name}_", depth - 1) | found
+    return found
+
+
+def holds_method(field: FieldInfo) -> type[Method] | None:
+    """The class whose descendants a field holds, or None for a field with a plain value."""
+    leaf, _ = _shape(field)
+    return leaf if isinstance(leaf, type) and issubclass(leaf, Method) else None
+
+
+def _shape(field: FieldInfo) -> tuple[Any, dict[str, float]]:
+    """The one type of a field, `None` aside, and its bounds by pydantic's names."""
+    marks = list(field.metadata)
+
+    def leaves(annotation: Any) -> Iterator[Any]:
+        if get_origin(annotation) is Annotated:
+            inner, *more = get_args(annotation)
+            marks.extend(m for mark in more for m in (mark.metadata if isinstance(mark, FieldInfo) else [mark]))
+            yield from leaves(inner)
+        elif get_origin(annotation) in (Union, UnionType):
+            for member in get_args(annotation):
+                yield from leaves(member)
+        elif annotation is not NoneType:
+            yield annotation
+
+    [leaf] = leaves(field.annotation)
+    return leaf, {k: getattr(mark, k) for mark in marks for k in ("gt", "ge", "lt", "le") if hasattr(mark, k)}
+
+
+def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
+    annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+
+
+def _extra(field: FieldInfo) -> dict[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+# ------------------------------------------------------------------------------------------------------------------ TOML
+
+# One pass over strings, comments and the characters that nest; an unclosed string swallows the rest, so it stays linear.
+TOKEN = re.compile(
+    r'"""(?:[^\\"]|\\.|"(?!""))*+(?:"{3,5}|\Z)|\'\'\'(?:[^\']|\'(?!\'\'))*+(?:\'{3,5}|\Z)'
+    r'|"(?:[^"\\\n]|\\.)*+"?|\'[^\'\n]*+\'?|#[^\n]*+|[][{}.=,\n]',
+    re.DOTALL,
+)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file. Raises UserError; size and nesting are limited before anything is parsed."""
+    text = _toml_text(path)
+    if _levels(text) > TOML_LEVELS:
+        raise UserError("config", str(path), "too deep", expected=f"at most {TOML_LEVELS} levels")
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise UserError("config", str(path), "too deep", expected=f"at most {TOML_LEVELS} levels") from None
+    except ValueError as error:  # also a number of more digits than Python converts
+        reason, _, place = str(error).partition(" (at ")
+        where = f"{path} {place.rstrip(')').replace(',', '')}" if place.startswith("line") else str(path)
+        raise UserError("config", where, "cannot parse as TOML", hint=reason) from error
+
+
+def _toml_text(path: Path) -> str:
+    def refused(problem: str) -> UserError:
+        return UserError("config", str(path), problem, expected="a readable TOML file")
+
+    if "\0" in str(path) or not path.exists():
+        raise refused("not found")
+    if not path.is_file():
+        raise refused("is a directory" if path.is_dir() else "not a file")
+    try:
+        with path.open("rb") as file:
+            content = file.read(TOML_BYTES + 1)
+        text = content.decode()
+    except OSError as error:
+        raise refused(error.strerror or "cannot be read") from error
+    except UnicodeDecodeError as error:
+        raise refused("not UTF-8 text") from error
+    if len(content) > TOML_BYTES:
+        raise UserError("config", str(path), "too large", expected="at most 1 MiB")
+    if text.startswith("\ufeff"):
+        raise refused("starts with a byte-order mark")
+    if not text.strip():
+        raise refused("empty")
+    return text
+
+
+def _levels(text: str) -> int:
+    """How deep the text nests: brackets and braces open at once, or parts of one dotted key."""
+    depth = deepest = parts = 0
+    for token in TOKEN.finditer(text):
+        match token.group()[0]:
+            case "[" | "{":
+                depth, parts = depth + 1, 0
+            case "]" | "}":
+                depth, parts = depth - 1, 0
+            case ".":
+                parts += 1
+            case "=" | "," | "\n":
+                parts = 0
+        deepest = max(deepest, depth, parts + 1)
+    return deepest
+
+
+def to_toml(train: Train) -> str:
+    """`train` as a TOML file that reads back equal."""
+    return "\n".join(_toml_lines(flat(train))) + "\n"
+
+
+def _toml_lines(table: dict[str, Any], path: str = "") -> Iterator[str]:
+    yield from (f"{key} = {_toml_value(value)}" for key, value in table.items() if not isinstance(value, dict))
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from ("", f"[{path}{key}]", *_toml_lines(value, f"{path}{key}."))
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    if isinstance(value, str):  # JSON's escapes are TOML's, but JSON leaves the delete character raw
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+# --------------------------------------------------------------------------------------------- plain values, identity
+
+
+def flat(settings: Settings) -> dict[str, Any]:
+    """The settings as plain values, every default spelled out, open ones (None) left out, `inter` a table."""
+    values: dict[str, Any] = {}
+    for name, value in settings:
+        if isinstance(value, Method):
+            inside = {"method": value.name, **flat(value)}
+            values |= inside if name == "method" else {name: inside}
+        elif value is not None:
+            values[name] = list(value) if isinstance(value, tuple) else value
+    return values
+
+
+def from_flat(values: Mapping[str, Any], source: str = "settings") -> Train:
+    """The exact inverse of `flat`. Raises UserError naming `source`."""
+    return cast(Train, _build(Train, _file_layer(values, source)))
+
+
+def is_hashed(key: str) -> bool:
+    """Whether a top-level key belongs to the run's identity; a method's own keys do."""
+    return key not in Train.model_fields or _extra(Train.model_fields[key]).get("hashed", True)
+
+
+def identity(train: Train, facts: Facts, parent: str | None = None) -> str:
+    """The id of a run: 12 hex of SHA-256 over hashed settings and data, and the id of the run it extends."""
+    content = {"settings": {k: v for k, v in flat(train).items() if is_hashed(k)}, "data": facts.identity}
+    content |= {} if parent is None else {"parent": parent}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+# ------------------------------------------------------------------------------------------------------- Typer options
+
+
+def parameters(argv: list[str]) -> list[inspect.Parameter]:
+    """One Typer option per flat key. Those of methods that `argv` does not choose are accepted but not shown."""
+    shown = _fields_of_chosen(argv)
+    options = [_parameter("method", Train.model_fields["method"], "Method", "none")]
+    for key, (field, panel) in shown.items():
+        options.append(_parameter(key, field, panel))
+    for key, field in all_fields().items():
+        if key in Train.model_fields and key != "method":
+            options.append(_parameter(key, field, _extra(field)["panel"]))
+        elif key not in shown and key != "method":
+            options.append(_parameter(key, field, None))
+    return options
+
+
+def _fields_of_chosen(argv: list[str]) -> dict[str, tuple[FieldInfo, str]]:
+    """The fields of the method typed in `argv` and of the mixing inside it, each with its help panel."""
+    fields: dict[str, tuple[FieldInfo, str]] = {}
+    key, prefix, cls = "method", "", METHODS.get(_value_in(argv, "--method") or "", NoMixing)
+    while cls is not None:
+        fields |= {prefix + n: (f, f"{key.capitalize()} {cls.name}") for n, f in cls.model_fields.items()}
+        part = cls.model_fields.get("inter")
+        key, prefix = f"{prefix}inter", f"{prefix}inter_"
+        default = None if part is None or part.get_default() is None else type(part.get_default())
+        cls = METHODS.get(_value_in(argv, flag(key)) or "", default) if part is not None else None
+    return fields
+
+
+def _value_in(argv: list[str], option: str) -> str | None:
+    """The value last given for an option, found before the arguments are parsed."""
+    found = None
+    for word, following in zip(argv, [*argv[1:], None], strict=True):
+        if word == option:
+            found = following
+        elif word.startswith(f"{option}="):
+            found = word.partition("=")[2]
+    return found
+
+
+def _parameter(key: str, field: FieldInfo, panel: str | None, default: str | None = None) -> inspect.Parameter:
+    """A Typer option for one field; `panel` None hides it."""
+    from rich.markup import escape
+
+    leaf, _ = _shape(field)
+    switch = f"{flag(key)}/--no-{flag(key)[2:]}" if leaf is bool else flag(key)
+    info = typer.Option(
+        switch,
+        *_extra(field).get("flags", ()),
+        help=escape(field.description or ""),
+        metavar=None if leaf is bool else _metavar(leaf),
+        show_default=default or _default_text(key, field) or False,
+        rich_help_panel=panel,
+        hidden=panel is None,
+    )
+    annotation = Annotated[(bool if leaf is bool else str) | None, info]
+    return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _metavar(leaf: Any) -> str:
+    if get_origin(leaf) is Literal:
+        return "|".join(get_args(leaf))
+    if get_origin(leaf) is tuple:
+        return "A,B,…"
+    return {int: "INT", float: "NUMBER", str: "TEXT"}.get(leaf, "NAME")
+
+
+def _default_text(key: str, field: FieldInfo) -> str:
+    value = field.get_default()
+    if value is None:
+        return "recipe's" if key in DIGITS_RECIPE or key == "precision" else ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value.name if isinstance(value, Method) else ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def duration(text: str, origin: str) -> float:
+    """Seconds in `3h50m`, `90s` or `1h`; raises UserError naming `origin`."""
+    parts = re.fullmatch(r"(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?", text)
+    hours, minutes, seconds = (int(p or 0) for p in parts.groups()) if parts else (0, 0, 0)
+    total = 3600.0 * hours + 60 * minutes + seconds
+    if total == 0:
+        raise UserError("usage", origin, "not a duration", got=text, expected="a time above 0 such as 3h50m or 90s")
+    return total

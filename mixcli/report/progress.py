@@ -1,0 +1,119 @@
+"""progress.py: what a run tells while it goes on: notes, warnings, and a bar on a terminal or else a line per epoch.
+
+Everything goes to stderr; a broken stderr never stops the work.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from mixcli.errors import printable
+
+LINE = 400  # characters of a note; longer ones are cut
+REFRESH = 0.1  # seconds between two drawings of the bar
+
+
+class Reporter:
+    """Prints for people and collects the warnings for `--json`."""
+
+    def __init__(self, command: str = "mixcli", quiet: bool = False):
+        self.command, self.quiet = command, quiet
+        self.warnings: list[str] = []
+        self.epochs: int | None = None  # how many the run has, where known
+        self.console = Console(file=_Unbreakable(sys.stderr), highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._drawn = 0.0
+
+    def note(self, line: str) -> None:
+        if not self.quiet:
+            self._print(line)
+
+    def warn(self, subject: str, problem: str) -> None:
+        line = f"{printable(subject)}: {printable(problem, limit=300)}"
+        self.warnings.append(line)
+        self._print(f"{self.command}: warning: {line}", style="yellow")
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """One line of the log: `epoch  3/20  loss 0.512  test accuracy 91.20 %  lr 0.08  1.2 s`."""
+        if not self.quiet:
+            self._print("  ".join(_words(row, self.epochs)))
+
+    def step(self, done: int, total: int) -> None:
+        """Moves the bar, which only a terminal has."""
+        if self.quiet or not self.console.is_terminal or self.console.is_dumb_terminal:
+            return
+        if self._bar is None:
+            self._bar = _bar(self.console)
+            self._task = self._bar.add_task("training", total=total)
+            self._bar.start()
+        now = time.monotonic()
+        if done >= total or now - self._drawn >= REFRESH:
+            self._drawn = now
+            self._bar.update(self._task, completed=done, total=total, refresh=True)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def __enter__(self) -> Reporter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _print(self, line: str, style: str = "") -> None:
+        self.console.print(Text(printable(line, limit=LINE), style=style))
+
+
+def _words(row: dict[str, Any], epochs: int | None) -> Iterator[str]:
+    of = "" if epochs is None else f"/{epochs}"
+    yield f"epoch {row.get('epoch', '?'):>{max(1, len(of) - 1)}}{of}"
+    train = row.get("train", {})
+    if "loss" in train:
+        yield f"loss {train['loss']:.3f}"
+    for split in ("val", "test"):
+        if split in row:
+            yield f"{split} accuracy {row[split]['accuracy']:7.2%}"
+    if "lr" in row:
+        yield f"lr {row['lr']:.4g}"
+    if "seconds" in row:
+        yield f"{row['seconds']:.1f} s"
+
+
+def _bar(console: Console) -> Progress:
+    """Drawn by our own calls: no thread of its own that could outlive or fork badly."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("step {task.completed}/{task.total}"),
+               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    return Progress(*columns, console=console, auto_refresh=False, transient=True)
+
+
+class _Unbreakable:
+    """A text stream that forgets what it cannot write."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

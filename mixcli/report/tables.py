@@ -1,0 +1,138 @@
+"""tables.py: the tables on stdout: the end of a training run, its plan, the lists.
+
+Every score stands beside its data set, split, number of images and checkpoint. Foreign text is printed as text, never as
+markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from mixcli.errors import printable
+
+LONG = 2000  # characters of a cell; paths must not be cut
+OWN_ROWS = {"loss", "accuracy"}  # of the training part, shown apart from the parts of the loss
+
+
+def show(table: RenderableType) -> None:
+    """Prints on stdout, coloured only where that is a terminal."""
+    Console(highlight=False).print(table)
+
+
+def training(result: Mapping[str, Any]) -> RenderableType:
+    """The end of a training run, from its result."""
+    get = result.get
+    table = _facts(f"{get('method')} on {get('dataset')}")
+    _row(table, "data", f"{get('dataset')}, {_count(get('train_images'))} training images")
+    _row(table, "net", f"{get('net')}, {_count(get('parameters'))} parameters, {get('precision')}")
+    steps = f" ({_count(get('steps'))} steps)" if get("steps") else ""
+    _row(table, "training", f"{get('epochs')} epochs{steps}, seed {get('seed')}, {_seconds(get('seconds'))}")
+    table.add_section()
+    images = f"{get('split', 'test')} split, {_count(get('test_images'))} images"
+    averaged = ", averaged weights (EMA)" if get("weights") == "EMA" else ""
+    _row(table, "accuracy", _percent(get("accuracy")), f"last epoch, {images}{averaged}", "bold green")
+    last = get("evaluations", 10)
+    _row(table, "", _percent(get("accuracy_median_last10")), f"median of the last {last} evaluations")
+    _row(table, "nll", _number(get("nll")), "nats per image, last epoch")
+    if "val" in result:
+        val = result["val"]
+        held_out = f"last epoch, validation split, {_count(val.get('images'))} images"
+        _row(table, "val accuracy", _percent(val.get("accuracy")), held_out)
+    table.add_section()
+    train = get("train") or {}
+    for name, value in train.items():
+        if name == "loss":
+            _row(table, "loss", _number(value), "training, mean of the last epoch")
+        elif name not in OWN_ROWS:
+            _row(table, f"  {name}", _number(value))
+    table.add_section()
+    _row(table, "checkpoint", str(get("checkpoint")))
+    return table
+
+
+def plan(document: Mapping[str, Any], toml: str) -> RenderableType:
+    """What `--dry-run` would start."""
+    table = _facts("plan, nothing was started")
+    for key in ("run", "state", "resume_from", "dataset", "images", "test_images", "classes", "batch",
+                "steps_per_epoch", "epochs", "steps"):  # fmt: skip
+        if document.get(key) is not None:
+            value = document[key]
+            _row(table, key.replace("_", " "), _count(value) if isinstance(value, int) else str(value))
+    return Group(table, Text(printable_block(toml)))
+
+
+def listing(title: str, rows: Mapping[str, str]) -> RenderableType:
+    """Names, each with what it is."""
+    table = Table(title=Text(title, style="bold"), title_justify="left", box=None, show_header=False, pad_edge=False)
+    table.add_column(style="cyan", no_wrap=True, min_width=18)
+    table.add_column()
+    for name, summary in rows.items():
+        table.add_row(_text(name), _text(summary))
+    return Group(table, Text())
+
+
+def measured(title: str, document: Mapping[str, Any]) -> RenderableType:
+    """Any document of measurements, one row per number; inner names follow outer ones."""
+    table = _facts(title)
+    for name, value in _leaves(document):
+        _row(table, name, _number(value) if isinstance(value, float) else str(value))
+    return table
+
+
+def printable_block(text: str) -> str:
+    """Several lines, each safe for a terminal."""
+    return "\n".join(printable(line, limit=LONG) for line in text.splitlines())
+
+
+def _facts(title: str) -> Table:
+    table = Table(title=_text(title, "bold"), title_justify="left", box=box.HORIZONTALS, show_header=False,
+                  pad_edge=False, border_style="dim")  # fmt: skip
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _row(table: Table, name: str, value: str, note: str = "", style: str = "") -> None:
+    cell = _text(value, style)
+    if note:
+        cell.append("  " + printable(note, limit=LONG), style="not bold dim")
+    table.add_row(_text(name), cell)
+
+
+def _text(value: str, style: str = "") -> Text:
+    return Text(printable(value, limit=LONG), style=style)
+
+
+def _leaves(value: Any, name: str = "") -> list[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        inner = ((f"{name} {key}".strip().replace("_", " "), v) for key, v in value.items())
+        return [leaf for full, v in inner for leaf in _leaves(v, full)]
+    if isinstance(value, list | tuple):
+        return [(name, ", ".join(_number(v) if isinstance(v, float) else str(v) for v in value))]
+    return [(name, value)]
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2%}".replace("%", " %")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:_}".replace("_", " ")
+
+
+def _seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    minutes, seconds = divmod(value, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds:.0f} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,428 @@
+"""runs.py: the run store: names, kernel locks, atomic files, the state of a run, and finding one again.
+
+A run is a folder `<dataset>-<net>-<method>-s<seed>-<id>` under one root. It is done once its `result.json`, written last,
+validates. Whoever writes holds the folder's kernel lock, which vanishes with the process. Whole files are replaced
+atomically; the log grows by one write call per line. Nothing here follows a link or deletes a file it does not know.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import math
+import os
+import re
+import secrets
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mixcli.errors import UserError
+from mixcli.settings import Train
+
+RESULT_FORMAT = 1
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}-[0-9a-f]{12}")
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.mixcli-tmp")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UMASK = os.umask(0o077)
+os.umask(UMASK)
+
+
+# ------------------------------------------------------------------------------------------------------------ one run
+
+
+class Run:
+    """A run's folder. `open` locks it for writing and makes it if need be; reading needs no lock."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.settings = folder / "settings.toml"
+        self.environment = folder / "environment.json"
+        self.metrics = folder / "metrics.jsonl"
+        self.checkpoint = folder / "run.ckpt"
+        self.previous = folder / "previous.ckpt"
+        self.best = folder / "best.ckpt"
+        self.result = folder / "result.json"
+        self.log = folder / "error.log"
+        self.lineage = folder / "parent"
+        self.epochs = folder / "epochs"
+        self.studies = folder / "studies"
+        self._lock: int | None = None
+        self._made: list[Path] = []  # folders that `open` had to make
+        self._latest_before: bytes | None = None
+
+    @property
+    def id(self) -> str:
+        """The 12 hex digits at the end of the folder's name."""
+        return self.folder.name[-12:]
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the run that this one extends."""
+        try:
+            return self.lineage.read_text().strip() or None
+        except OSError:
+            return None
+
+    @property
+    def state(self) -> str:
+        """absent, unfinished or finished."""
+        if self.finished() is not None:
+            return "finished"
+        return "unfinished" if self.settings.is_file() else "absent"
+
+    def finished(self) -> dict[str, Any] | None:
+        """The result, if it is whole and belongs to this run."""
+        try:
+            result = json.loads(self.result.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+        valid = isinstance(result, dict) and result.get("format") == RESULT_FORMAT and result.get("id") == self.id
+        return result if valid else None
+
+    # -- the lock -------------------------------------------------------------------------------------------------
+
+    def open(self) -> Run:
+        """Takes the lock, or raises UserError: run_locked at once where another process holds it."""
+        self._made = _make_folders(self.folder)
+        self._lock = _locked(self.folder / "lock", self.folder)
+        _open_locks.add(self)
+        for folder in (self.folder, self.epochs):
+            _remove_temporaries(folder)
+        return self
+
+    def close(self) -> None:
+        """Gives the lock back. A run that left nothing but its settings behind is removed."""
+        if self._lock is None:
+            return
+        if self.folder.is_dir() and {p.name for p in self.folder.iterdir()} <= EMPTY:
+            for name in EMPTY:
+                (self.folder / name).unlink(missing_ok=True)
+            self._leave_latest()
+            for folder in {self.folder: None, **dict.fromkeys(reversed(self._made))}:
+                with suppress(OSError):  # somebody else put something there
+                    folder.rmdir()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> Run:
+        return self if self._lock is not None else self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- what a run writes ----------------------------------------------------------------------------------------
+
+    def begin(self, settings: str, parent: str | None = None) -> None:
+        """Writes the settings as TOML, and the id of the run that is extended; the run is `unfinished` from here on."""
+        if parent is not None:
+            write_atomic(self.lineage, f"{parent}\n".encode())
+        write_atomic(self.settings, settings.encode())
+
+    def become_latest(self) -> None:
+        """Makes this the run that `latest` names: a text file of one line in the root, never a link."""
+        marker = self.folder.parent / "latest"
+        self._latest_before = marker.read_bytes() if marker.is_file() and not marker.is_symlink() else None
+        write_atomic(marker, f"{self.folder.name}\n".encode())
+
+    def _leave_latest(self) -> None:
+        """Gives `latest` back to the run before, if it still names this one."""
+        marker = self.folder.parent / "latest"
+        if marker.is_symlink() or not marker.is_file() or marker.read_bytes().strip() != self.folder.name.encode():
+            return
+        if self._latest_before is None:
+            marker.unlink()
+        else:
+            write_atomic(marker, self._latest_before)
+
+    def describe(self, environment: dict[str, Any]) -> None:
+        """Writes what the run's bits depend on beside its settings."""
+        write_atomic(self.environment, _json(environment, indent=2))
+
+    def finish(self, result: dict[str, Any]) -> dict[str, Any]:
+        """Writes the result, whose presence says that the run is done, and returns it as written."""
+        content = plain({"format": RESULT_FORMAT, "id": self.id, **result})
+        write_atomic(self.result, _json(content, indent=2))
+        return content
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds a line to the log in one write call, so that a kill cuts at most that line."""
+        line = _json(row)
+        with _told(self.metrics):
+            file = os.open(self.metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+            try:
+                if os.write(file, line) < len(line):
+                    raise OSError(errno.ENOSPC, "short write")
+            finally:
+                os.close(file)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The log; see `rows`."""
+        return rows(self.metrics)
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drops the log's rows beyond `step`, and a last line that was cut."""
+        if self.metrics.exists():
+            kept = [row for row in self.rows() if row.get("step", 0) <= step]
+            write_atomic(self.metrics, b"".join(_json(row) for row in kept))
+
+    def clear(self) -> None:
+        """Deletes what a run is known to write, and only beside its settings.toml, which goes last."""
+        if not self.settings.is_file() or self.settings.is_symlink():
+            return
+        known = [self.result, self.metrics, self.checkpoint, self.previous, self.best, self.environment, self.log]
+        weights = [] if self.epochs.is_symlink() else sorted(self.epochs.glob("epoch-[0-9]*.ckpt"))
+        for path in (*known, *weights, self.lineage, self.settings):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or not empty
+            self.epochs.rmdir()
+
+
+EMPTY = {"lock", "settings.toml", "environment.json", "parent"}
+
+
+def name(train: Train, id: str) -> str:
+    """The name of a run's folder; a path in the settings leaves its last part."""
+    method = train.method.name
+    return f"{_word(train.dataset)}-{_word(train.net or 'net')}-{_word(method)}-s{train.seed}-{id}"
+
+
+def locate(train: Train, id: str) -> Run:
+    """The run of these settings and id, whether it is there or not."""
+    return Run(Path(train.runs) / name(train, id))
+
+
+def _word(text: str) -> str:
+    last = Path(text.replace("\0", "")).name.removesuffix(".npz")
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", last).strip("._-")[:60] or "data"
+
+
+# ---------------------------------------------------------------------------------------------------------------- locks
+
+_open_locks: weakref.WeakSet[Run] = weakref.WeakSet()
+
+
+def _leave_locks_to_parent() -> None:
+    for run in list(_open_locks):
+        run._unlock()
+
+
+# A forked data worker that outlives the run would keep it locked.
+os.register_at_fork(after_in_child=_leave_locks_to_parent)
+
+
+def _locked(path: Path, folder: Path) -> int:
+    """A descriptor that holds the kernel lock on `path`; close-on-exec, as all of Python's are."""
+    while True:
+        with _told(path):
+            lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have removed the file, an empty run, between our opening and our locking.
+            if os.path.samestat(os.fstat(lock), os.stat(path, follow_symlinks=False)):
+                return lock
+            os.close(lock)
+        except BlockingIOError:
+            os.close(lock)
+            raise UserError("run_locked", str(folder), "in use by another process") from None
+        except FileNotFoundError:
+            os.close(lock)
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            os.close(lock)
+            raise UserError("io", str(folder), f"cannot be locked ({error.strerror})", hint="Try a local --runs") from error
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Makes the run folder and its root; returns what was made, the root first."""
+    made = []
+    for path in (folder.parent, folder):
+        if path.is_symlink() and path is folder:
+            raise UserError("refused_unsafe", str(path), "is a link; a run folder lies under its root")
+        try:
+            path.mkdir()
+            made.append(path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno in FULL:
+                raise UserError("disk_full", str(path), "no space left") from error
+            raise not_writable(folder.parent) from error
+        if not path.is_dir():
+            raise not_writable(path)
+    settings = folder / "settings.toml"
+    if settings.is_symlink():
+        raise UserError("refused_unsafe", str(settings), "is a link")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise not_writable(folder)
+    return made
+
+
+def not_writable(path: Path) -> UserError:
+    return UserError("config", str(path), "not a writable directory", hint="Give another --runs")
+
+
+def check_root(root: Path) -> None:
+    """Raises UserError where runs could not be made under `root`; makes nothing."""
+    if "\0" in str(root):
+        raise not_writable(root)
+    nearest_existing = root if root.exists() else root.absolute().parent
+    if not nearest_existing.is_dir() or not os.access(nearest_existing, os.W_OK | os.X_OK):
+        raise not_writable(root)
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replaces `path` as a whole: after a kill or on a full disk the old file is there, whole. Raises UserError."""
+    spare = temporary(path)
+    with _told(path):
+        try:
+            with open(os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fchmod(file.fileno(), 0o666 & ~UMASK)
+                os.fsync(file.fileno())
+            os.replace(spare, path)
+        except BaseException:
+            spare.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+
+
+def temporary(path: Path) -> Path:
+    """A random name beside `path`; files of this pattern are removed when a run is opened."""
+    return path.with_name(f".{secrets.token_hex(8)}.mixcli-tmp")
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove_temporaries(folder: Path) -> None:
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        left = [e.path for e in entries if TEMPORARY.fullmatch(e.name) and e.is_file(follow_symlinks=False)]
+    for path in left:
+        os.unlink(path)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Tells what the operating system refuses in one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise UserError("disk_full", str(path), "no space left; previous files kept") from error
+        raise UserError("io", str(path), f"cannot be written ({error.strerror})") from error
+
+
+def rows(metrics: Path) -> list[dict[str, Any]]:
+    """The rows of a log. A last line cut by a kill is dropped; a damaged line before it raises journal_corrupt."""
+    try:
+        lines = metrics.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    *whole, _cut = lines  # what follows the last newline: nothing, or a line that was not finished
+    found = []
+    for number, line in enumerate(whole, 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise UserError("journal_corrupt", f"{metrics} line {number}", "not valid")
+        found.append(row)
+    return found
+
+
+def plain(value: Any) -> Any:
+    """`value` for JSON: tuples as lists, and null for numbers that JSON has not, such as NaN."""
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json(value: Any, indent: int | None = None) -> bytes:
+    return (json.dumps(plain(value), allow_nan=False, indent=indent) + "\n").encode()
+
+
+# --------------------------------------------------------------------------------------------------------- finding a run
+
+
+def find(text: str, root: Path) -> Path:
+    """The checkpoint meant by `text`: a run folder, a file, a run's name or the start of its id, or `latest`.
+
+    Raises UserError: checkpoint_missing where there is none, usage where several runs match.
+    """
+    if not text or "\0" in text:
+        raise UserError("usage", text, "not a run", expected="a run folder, a checkpoint, the start of an id, or latest")
+    path = Path(text)
+    if text == "latest":
+        return _checkpoint_in(_latest(root))
+    if path.suffix == ".ckpt" or path.is_file():
+        return _checkpoint_file(path)
+    if path.is_dir():
+        return _checkpoint_in(path)
+    return _checkpoint_in(_by_prefix(text, root))
+
+
+def _checkpoint_in(folder: Path) -> Path:
+    checkpoint = Run(folder).checkpoint
+    if not checkpoint.is_file():
+        raise UserError("checkpoint_missing", str(folder), "no run.ckpt in it")
+    return checkpoint
+
+
+def _checkpoint_file(path: Path) -> Path:
+    if not path.is_file():
+        raise UserError("checkpoint_missing", str(path), "is a directory" if path.is_dir() else "not found")
+    return path
+
+
+def _by_prefix(text: str, root: Path) -> Path:
+    folders = list(all_runs(root))
+    found = [f for f in folders if f.name == text] or [f for f in folders if f.name[-12:].startswith(text)]
+    if len(found) > 1:
+        raise UserError("usage", text, f"{len(found)} runs match", expected="more of the id",
+                        hint=f"{', '.join(f.name for f in found[:3])}{', …' if len(found) > 3 else ''}")  # fmt: skip
+    if not found:
+        raise UserError("checkpoint_missing", text, f"no such file, folder or run under {root}")
+    return found[0]
+
+
+def _latest(root: Path) -> Path:
+    marker = root / "latest"
+    if marker.is_symlink():
+        raise UserError("refused_unsafe", str(marker), "is a link")
+    try:
+        line = marker.read_text(errors="replace").strip()
+    except OSError:
+        raise UserError("checkpoint_missing", "latest", f"no run was trained under {root}") from None
+    if not NAME.fullmatch(line) or not (root / line).is_dir():
+        raise UserError("checkpoint_missing", "latest", "names no run here", got=line)
+    return root / line
+
+
+def all_runs(root: Path) -> Iterator[Path]:
+    """The run folders under `root`, by name; links are not followed."""
+    if root.is_dir():
+        for folder in sorted(root.iterdir()):
+            if NAME.fullmatch(folder.name) and folder.is_dir() and not folder.is_symlink():
+                yield folder

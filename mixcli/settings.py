@@ -1,0 +1,340 @@
+"""settings.py: what can be set: one frozen model for training, one per method and per mixing.
+
+A settings class is the registration of its method: `name` is what is typed, `implementation` the module that offers
+`needs(settings)`, `plan(settings, context, random)` and `loss(settings, net, batch, plan)`. A mixing is a method whose
+loss is plain cross-entropy on mixed images; its `drawing` names the module that offers `draw(settings, context, random)`.
+Nothing here imports torch or numpy. Formulas and their sources stand in the implementations; here stand the options.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+
+from mixcli.errors import UserError, nearest
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Alpha = Annotated[float, Field(ge=0.01, json_schema_extra={"hint": "For no mixing: --probability 0"})]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Method(Settings):
+    """What decides how a step mixes and what it minimises."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    implementation: ClassVar[str]
+
+    def label(self) -> str:
+        """The method with the options that differ from their defaults, for tables: `synermix(beta=0.2)`."""
+        changed = {k: v for k, v in self if v != type(self).model_fields[k].get_default()}
+        inside = ", ".join(f"{k}={v.label() if isinstance(v, Method) else v}" for k, v in changed.items())
+        return f"{self.name}({inside})" if inside else self.name
+
+
+class Mixing(Method):
+    """A method that mixes images and takes cross-entropy on the mixed labels."""
+
+    implementation: ClassVar[str] = "mixcli.methods.supervised"
+    drawing: ClassVar[str]
+
+
+Per = Literal["batch", "sample"]
+Pairing = Literal["permutation", "derangement", "same-class", "different-class"]
+
+
+class Pairs(Settings):
+    """Options shared by everything that pairs the images of a batch."""
+
+    per: Per = Field("batch", description="draw ratio and geometry once per batch, or for each image")
+    pairing: Pairing = Field("permutation", description="which images may be mixed with which")
+    probability: Fraction = Field(1.0, description="chance to mix at all, drawn per batch or per sample")
+
+
+class NoMixing(Method):
+    """Plain cross-entropy on the training view."""
+
+    name = "none"
+    summary = "no mixing: cross-entropy on the training view"
+    implementation = "mixcli.methods.supervised"
+
+
+class Blend(Pairs):
+    """Options of convex combinations."""
+
+    alpha: Alpha = Field(1.0, description="concentration of Beta(alpha, alpha), or of each Dirichlet entry")
+    points: Annotated[int, Field(ge=2, le=8)] = Field(2, description="images mixed into one (2 is MixUp)")
+    concentration: Literal["per_point", "total"] = Field(
+        "per_point", description="with more points: keep alpha for each (per_point), or its sum over the points (total)"
+    )
+
+
+class MixUp(Blend, Mixing):
+    name = "mixup"
+    summary = "convex combinations of two or more images (Zhang et al. 2018)"
+    drawing = "mixcli.mixing.blend"
+
+
+class CutMix(Pairs, Mixing):
+    name = "cutmix"
+    summary = "a box of one image pasted into another (Yun et al. 2019)"
+    drawing = "mixcli.mixing.cutmix"
+
+    alpha: Alpha = Field(1.0, description="concentration of Beta(alpha, alpha), the nominal share kept")
+    box: Literal["clipped", "inside", "minmax"] = Field(
+        "clipped", description="box clipped at the border, wholly inside, or with sides of 20 to 80 % (no alpha)"
+    )
+
+    @model_validator(mode="after")
+    def _no_alpha_without_beta(self):
+        if self.box == "minmax" and "alpha" in self.model_fields_set:
+            raise UserError("config", "alpha", "box = minmax draws its sides uniformly and has no alpha")
+        return self
+
+
+class MixingInside(Blend, Method):
+    """A method that mixes by MixUp with its own keys, or by another mixing named in `[inter]` with that one's keys."""
+
+    inter: SerializeAsAny[Mixing] | None = Field(
+        None, description="another mixing in place of MixUp; its keys are typed with --inter- before them"
+    )
+
+    @model_validator(mode="after")
+    def _keys_of_one_mixing(self):
+        twice = [k for k in Blend.model_fields if k in self.model_fields_set]
+        if self.inter is not None and twice:
+            raise UserError("config", twice[0], f"belongs to MixUp, but the mixing is {self.inter.name}",
+                            hint=f"Give --inter-{twice[0]}, or leave inter out")  # fmt: skip
+        return self
+
+    @property
+    def mixing(self) -> Mixing:
+        """The settings of the mixing that is drawn."""
+        return self.inter or MixUp(**{k: getattr(self, k) for k in Blend.model_fields})
+
+
+class Manifold(MixingInside):
+    name = "manifold"
+    summary = "MixUp of the features of a randomly drawn stage (Verma et al. 2019)"
+    implementation = "mixcli.methods.manifold"
+
+    alpha: Alpha = Field(2.0, description="concentration of Beta(alpha, alpha)")
+    stages: tuple[str, ...] = Field(
+        (), description="stages drawn from, each alike; `input` is one; unset: input, layer1, layer2"
+    )
+    loss: Literal["ce", "bce"] = Field(
+        "ce", description="cross-entropy, or binary cross-entropy on probabilities as the authors trained"
+    )
+
+
+class RegMixUp(MixingInside):
+    name = "regmixup"
+    summary = "the mixed loss added to the plain one (Pinto et al. 2022)"
+    implementation = "mixcli.methods.regmixup"
+
+    alpha: Alpha = Field(20.0, description="concentration of Beta(alpha, alpha); the authors use 10 on CIFAR-100")
+    eta: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the mixed loss")
+    reduction: Literal["sum", "mean"] = Field(
+        "sum", description="add the two losses, or divide the sum by 1 + eta (published rows)"
+    )
+
+
+class SynerMix(Method):
+    name = "synermix"
+    summary = "intra-class feature mixing beside inter-class mixing (Xu et al. 2024)"
+    implementation = "mixcli.methods.synermix"
+
+    beta: Fraction = Field(0.1, description="weight of the intra-class loss; the inter part weighs 1 - beta")
+    inter: SerializeAsAny[Method] = Field(
+        MixUp(), description="the inter-class part: none, manifold or any mixing; its keys typed with --inter-"
+    )
+    weights: Literal["uniform", "dirichlet", "equal", "single"] = Field(
+        "uniform", description="blend weights: normalised uniforms, Dirichlet(1), class mean, or each image alone"
+    )
+    interpolations: Annotated[int, Field(ge=1, le=64)] = Field(1, description="blends per class and step")
+    intra_view: Literal["clean", "augmented", "shared"] = Field(
+        "clean", description="view of the intra part: originals, a draw of its own, or the inter part's images"
+    )
+    intra_degree: Fraction = Field(1.0, description="strength of the augmented intra view; 0 is the clean view")
+    singletons: Literal["plain", "skip"] = Field(
+        "plain", description="a class with one image: plain cross-entropy, or left out"
+    )
+    clean_bn: Literal["two_pass", "joint", "frozen"] = Field(
+        "two_pass", description="BatchNorm in the clean pass: its own update, shared with the inter pass, or none"
+    )
+    clean_pass: Literal["needed", "always"] = Field(
+        "needed", description="always: the clean pass moves BatchNorm statistics even where beta is 0"
+    )
+
+    @model_validator(mode="after")
+    def _inter_mixes_once(self):
+        if not isinstance(self.inter, NoMixing | Mixing | Manifold):
+            raise UserError("config", "inter", "not usable inside SynerMix", got=self.inter.name,
+                            expected="none, manifold or a mixing")  # fmt: skip
+        if "intra_degree" in self.model_fields_set and self.intra_view != "augmented":
+            raise UserError("config", "intra_degree", f"has no effect on the {self.intra_view} view",
+                            hint="Give --intra-view augmented")  # fmt: skip
+        return self
+
+
+class SynerMixIntra(SynerMix):
+    name = "synermix-intra"
+    summary = "intra-class feature mixing alone beside cross-entropy (Xu et al. 2024)"
+
+    beta: Fraction = Field(0.5, description="weight of the intra-class loss; the plain loss weighs 1 - beta")
+    inter: SerializeAsAny[Method] = Field(NoMixing(), description="the inter-class part; none unless named")
+
+
+METHODS: dict[str, type[Method]] = {
+    cls.name: cls for cls in (NoMixing, MixUp, CutMix, Manifold, SynerMixIntra, SynerMix, RegMixUp)
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """The settings class of a method or mixing by the name that is typed."""
+    if name not in METHODS:
+        raise UserError("usage", "--method", "unknown", got=name, hint=nearest(name, METHODS))
+    return METHODS[name]
+
+
+def setting(default: Any, panel: str, description: str, hashed: bool = True, flags: tuple[str, ...] = ()) -> Any:
+    """A training setting: `panel` groups it in the help; `hashed = False` keeps it out of the run's identity."""
+    extra: dict[str, Any] = {"panel": panel, "hashed": hashed, "flags": list(flags)}
+    return Field(default, description=description, json_schema_extra=extra)
+
+
+class Train(Settings):
+    """Everything a training run depends on. `None` means: the recipe's, the net's or the data set's own."""
+
+    method: SerializeAsAny[Method] = Field(NoMixing(), description="how images are mixed", json_schema_extra={})
+    seed: Seed = setting(0, "Run", "initialisation, order, augmentation and mixing are keyed by it")
+
+    dataset: str = setting("digits", "Data", "digits, cifar10, cifar100, or a .npz file")
+    data_dir: str = setting("data", "Data", "where known data sets are looked for [env: MIXCLI_DATA]", hashed=False)
+    per_class: Count | None = setting(None, "Data", "train on this many images of each class")
+    split_seed: Seed = setting(0, "Data", "chooses the images of splits and subsets")
+    val_fraction: Annotated[float, Field(ge=0, lt=1)] = setting(0.0, "Data", "share of the training images held out for validation")
+    label_noise: Fraction = setting(0.0, "Data", "share of training labels made wrong")
+    noise_kind: Literal["symmetric", "pair"] = setting("symmetric", "Data", "a wrong label is any other, or the next one")
+    supplement: Annotated[int, Field(ge=0)] | None = setting(None, "Data", "images of each present class a batch is filled up to; unset: what the method needs")
+
+    pad: Annotated[int, Field(ge=0, le=256)] | None = setting(None, "Augmentation", "pixels padded before the random crop")
+    pad_mode: Literal["zero", "reflect"] | None = setting(None, "Augmentation", "what the padding holds")
+    flip: bool | None = setting(None, "Augmentation", "mirror half of the images")
+    cutout: Annotated[int, Field(ge=0)] = setting(0, "Augmentation", "side of one black square per image; 0 for none")
+    normalise: Literal["own", "imagenet", "openmixup", "half"] = setting("own", "Augmentation", "mean and deviation: the data set's own, ImageNet's, OpenMixup's, or 0.5")
+
+    net: str | None = setting(None, "Net", "small, resnet18 or preact-resnet18")
+    width: Annotated[int, Field(ge=1, le=1024)] | None = setting(None, "Net", "channels of the first stage")
+
+    epochs: Annotated[int, Field(ge=1, le=100_000)] | None = setting(None, "Optimisation", "passes over the training images")
+    batch: Count | None = setting(None, "Optimisation", "images per step, supplements not counted", flags=("--batch-size",))
+    lr: Annotated[float, Field(gt=0)] | None = setting(None, "Optimisation", "learning rate (its peak, with one-cycle)")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = setting(0.9, "Optimisation", "of SGD")
+    nesterov: bool = setting(False, "Optimisation", "Nesterov momentum")
+    weight_decay: Annotated[float, Field(ge=0)] | None = setting(None, "Optimisation", "L2 penalty on all weights")
+    schedule: Literal["cosine", "step", "one-cycle"] | None = setting(None, "Optimisation", "of the learning rate")
+    step_every: Count = setting(10, "Optimisation", "epochs between two steps of the step schedule")
+    step_factor: Annotated[float, Field(gt=0, le=1)] = setting(0.5, "Optimisation", "factor of one step")
+    ema: Annotated[float, Field(ge=0, lt=1)] = setting(0.0, "Optimisation", "decay of averaged weights, which are then evaluated; 0 for none")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = setting(0.0, "Optimisation", "spread this share of each label over all classes, after mixing")
+
+    precision: Literal["fp32", "bf16"] | None = setting(None, "Machine", "fp32, or bf16 autocast")
+    device: str = setting("auto", "Machine", "cpu, cuda, cuda:N or auto", hashed=False)
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = setting(None, "Machine", "CPU threads; unset: as torch finds it", hashed=False)
+    compile: bool = setting(False, "Machine", "compile the step with torch.compile", hashed=False)
+    deterministic: bool | None = setting(None, "Machine", "deterministic algorithms; unset: on a CPU", hashed=False)
+
+    eval_every: Count = setting(1, "Run", "epochs between evaluations; the last is always evaluated")
+    keep: str | None = setting(None, "Run", "epochs whose weights stay: 1,10,20 or every:10", hashed=False)
+    save_every: Count | None = setting(None, "Run", "steps between saves; unset: every epoch", hashed=False)
+    runs: str = setting("runs", "Run", "folder of the runs [env: MIXCLI_RUNS]", hashed=False)
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self):
+        if self.nesterov and self.momentum == 0:
+            raise UserError("config", "nesterov", "needs a momentum above 0")
+        return self
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a data set before its pixels are read."""
+
+    identity: str  # equal for equal data: a published name, or a file's digest
+    images: int  # training images before any subset
+    test_images: int
+    classes: int
+    channels: int
+    size: tuple[int, int]  # height, width in pixels
+
+
+DIGITS_RECIPE = {"net": "small", "epochs": 20, "batch": 64, "lr": 0.1, "weight_decay": 5e-4, "schedule": "one-cycle",
+                 "pad": 1, "pad_mode": "zero", "flip": False}  # fmt: skip
+# OpenMixup's ResNet-18 column for optimiser and schedule; the view is ours: reflected borders keep the pixel statistics.
+IMAGE_RECIPE = {"net": "resnet18", "epochs": 200, "batch": 100, "lr": 0.1, "weight_decay": 1e-4, "schedule": "cosine",
+                "pad_mode": "reflect"}  # fmt: skip
+
+
+def complete(train: Train, facts: Facts) -> Train:
+    """`train` with every open setting filled in from the recipe of its data set.
+
+    Raises UserError for what contradicts the data: a batch or a class subset larger than the training set.
+    """
+    recipe: dict[str, Any] = dict(DIGITS_RECIPE if train.dataset == "digits" else IMAGE_RECIPE)
+    recipe |= {"precision": "fp32"}
+    recipe.setdefault("pad", min(facts.size) // 8)
+    recipe.setdefault("flip", facts.channels == 3)
+    available = training_images(train, facts)
+    if train.batch is not None and train.batch > available:
+        raise UserError("config", "batch", f"the training set has {available} images", got=train.batch)
+    recipe["batch"] = max(1, min(recipe["batch"], available // 4))
+    filled = train.model_copy(update={k: v for k, v in recipe.items() if getattr(train, k) is None})
+    kept_epochs(filled)
+    return filled
+
+
+def training_images(train: Train, facts: Facts) -> int:
+    """How many images are trained on, after the validation split and the subset of each class."""
+    available = round(facts.images * (1 - train.val_fraction))
+    if train.per_class is None:
+        return available
+    if train.per_class > available // facts.classes:
+        raise UserError("config", "per_class", "more images than a class has", got=train.per_class,
+                        expected=f"1 … {available // facts.classes}")  # fmt: skip
+    return train.per_class * facts.classes
+
+
+def kept_epochs(train: Train) -> frozenset[int]:
+    """The epochs, counted from 1, whose weights `--keep` asks to stay."""
+    if train.keep is None:
+        return frozenset()
+    epochs, text = train.epochs or 0, train.keep
+    every = text.removeprefix("every:")
+    try:
+        chosen = range(int(every), epochs + 1, int(every)) if text != every else [int(v) for v in text.split(",")]
+    except ValueError:
+        chosen = [0]
+    if not chosen or min(chosen) < 1 or max(chosen) > epochs:
+        raise UserError("config", "keep", "no such epochs", got=text, expected=f"1,10,20 or every:10, within 1 … {epochs}")
+    return frozenset(chosen)
+
+
+DATASETS = {
+    "digits": "8x8 handwritten digits, 10 classes, inside scikit-learn: nothing to download",
+    "cifar10": "32x32 colour images, 10 classes, in the official layout or as cifar10.npz",
+    "cifar100": "32x32 colour images, 100 fine classes, in the official layout or as cifar100.npz",
+}
+
+NETS = {
+    "small": ("mixcli.nets.small", "residual net for 8x8 to 32x32 images on a CPU"),
+    "resnet18": ("mixcli.nets.resnet", "ResNet-18 with the CIFAR stem (3x3, stride 1, no pooling)"),
+    "preact-resnet18": ("mixcli.nets.resnet", "PreAct-ResNet-18 with the CIFAR stem"),
+}

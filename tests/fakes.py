@@ -1,0 +1,70 @@
+"""Small stand-ins for what the tests need: a net, batches, contexts, and the catalogue that the laws run over."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mixcli.mix import Batch, Context, implementation
+from mixcli.nets.staged import StagedNet, build
+from mixcli.sampling import Random
+from mixcli.settings import (
+    METHODS,
+    CutMix,
+    Manifold,
+    Method,
+    Mixing,
+    MixUp,
+    NoMixing,
+    RegMixUp,
+    SynerMix,
+    SynerMixIntra,
+)
+
+CLASSES = 5
+
+MIXINGS: list[Mixing] = [cls() for cls in METHODS.values() if issubclass(cls, Mixing)] + [
+    MixUp(points=3),
+    MixUp(points=8, concentration="total"),
+    CutMix(box="inside"),
+    CutMix(box="minmax"),
+]
+
+METHOD_CASES: list[Method] = [cls() for cls in METHODS.values()] + [
+    Manifold(inter=CutMix(), loss="bce"),
+    RegMixUp(inter=CutMix(), reduction="mean"),
+    SynerMix(beta=0.3, inter=Manifold(), clean_bn="joint", weights="dirichlet", interpolations=3),
+    SynerMix(inter=CutMix(), intra_view="augmented", clean_bn="frozen"),
+    SynerMix(beta=0, clean_pass="always"),
+    SynerMix(beta=1),
+    SynerMix(intra_view="shared", weights="single", singletons="skip"),
+    SynerMixIntra(weights="equal", inter=NoMixing()),
+]
+
+
+def label(settings: Method) -> str:
+    return settings.label()
+
+
+def net(seed: int = 0, channels: int = 3, classes: int = CLASSES, width: int = 4) -> StagedNet:
+    return build("small", channels, classes, width, Random(seed, "init"))
+
+
+def labels(batch: int, classes: int = CLASSES, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, classes, batch)
+
+
+def context(batch: int = 8, height: int = 8, width: int = 8, classes: int = CLASSES) -> Context:
+    sizes = net().sizes(3, height, width)
+    return Context((batch, height, width), labels(batch, classes), classes, 0, sizes)
+
+
+def images(batch: int = 8, height: int = 8, width: int = 8, seed: int = 0, dtype: torch.dtype = torch.float32):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, 3, height, width, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def batch(settings: Method, size: int = 8, device: str = "cpu") -> Batch:
+    views = implementation(settings).needs(settings).views
+    extra = {name: images(size, seed=i + 1).to(device) for i, name in enumerate(views)}
+    return Batch(images(size).to(device), torch.from_numpy(labels(size)).to(device), CLASSES, 0.0, extra)

@@ -1,0 +1,164 @@
+"""The laws of METHODS section 1, over the whole catalogue of mixings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mixcli.methods.supervised import draw
+from mixcli.mix import Mix
+from mixcli.sampling import Random
+from mixcli.settings import Mixing
+from tests import fakes
+
+SIZES = [(8, 8, 8), (7, 5, 9), (1, 8, 8), (2, 1, 7), (3, 7, 1), (5, 1, 1), (2, 2, 2)]
+each_mixing = pytest.mark.parametrize("settings", fakes.MIXINGS, ids=fakes.label)
+each_size = pytest.mark.parametrize("size", SIZES, ids=str)
+
+
+def drawn(settings: Mixing, size: tuple[int, int, int] = (8, 8, 8), step: int = 0, **changes) -> Mix:
+    return draw(changed(settings, **changes), fakes.context(*size), Random(0, "mix", step))
+
+
+def changed(settings: Mixing, **changes) -> Mixing:
+    set_before = {k: getattr(settings, k) for k in settings.model_fields_set}
+    return type(settings)(**{**set_before, **changes})
+
+
+def weights(mix: Mix) -> torch.Tensor:
+    """(K, B, 1, h, w) whatever the form."""
+    return mix.weight if mix.weight is not None else torch.stack([mix.keep, 1 - mix.keep])
+
+
+@each_mixing
+def test_equal_keys_draw_equal_plans_and_other_steps_draw_others(settings):
+    one, same, other = drawn(settings), drawn(settings), drawn(settings, step=1)
+    assert torch.equal(one.source, same.source) and torch.equal(weights(one), weights(same))
+    assert not torch.equal(one.source, other.source) or not torch.equal(weights(one), weights(other))
+
+
+@each_mixing
+@each_size
+@pytest.mark.parametrize("per", ["batch", "sample"])
+def test_weights_lie_in_the_unit_interval_and_sum_to_one(settings, size, per):
+    w = weights(drawn(settings, size, per=per))
+    assert w.dtype == torch.float32 and w.min() >= 0 and w.max() <= 1
+    assert (w.double().sum(0) - 1).abs().max() < 1e-6
+
+
+@each_mixing
+@each_size
+def test_ledger_1_the_label_weight_is_the_mean_of_the_final_mask(settings, size):
+    mix = drawn(settings, size, per="sample")
+    if mix.weight is None:
+        assert torch.equal(mix.ratio[0], mix.keep.mean(dim=(1, 2, 3), dtype=torch.float64).to(torch.float32))
+    else:
+        assert torch.equal(mix.ratio, mix.weight.mean(dim=(2, 3, 4), dtype=torch.float64).to(torch.float32))
+    rows = mix.targets(torch.from_numpy(fakes.labels(size[0])), fakes.CLASSES)
+    assert rows.dtype == torch.float32 and (rows.sum(1) - 1).abs().max() < 1e-6
+
+
+@each_mixing
+@each_size
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_sources_bound_the_result_and_constants_stay(settings, size, dtype):
+    mix = drawn(settings, size, per="sample")
+    x = fakes.images(*size, dtype=dtype)
+    mixed, sources = mix.images(x), x[mix.source]
+    assert mixed.dtype == dtype
+    assert (mixed >= sources.amin(0)).all() and (mixed <= sources.amax(0)).all()
+    constant = torch.full_like(x, 0.7)
+    assert torch.equal(mix.images(constant), constant)
+
+
+@each_mixing
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_ledger_10_mixing_an_image_with_itself_returns_its_bits(settings, dtype):
+    mix = drawn(settings, per="sample")
+    itself = Mix(torch.arange(8).expand_as(mix.source), keep=mix.keep, weight=mix.weight)
+    x = fakes.images(dtype=dtype)
+    assert torch.equal(itself.images(x), x)
+
+
+@each_mixing
+@pytest.mark.parametrize("per", ["batch", "sample"])
+def test_ledger_14_probability_zero_returns_the_batch_bit_for_bit(settings, per):
+    mix = drawn(settings, per=per, probability=0)
+    x = fakes.images()
+    x[0, 0, 0, 0] = torch.nan
+    assert torch.equal(mix.images(x).nan_to_num(9), x.nan_to_num(9))
+    y = torch.from_numpy(fakes.labels(8))
+    assert torch.equal(mix.targets(y, fakes.CLASSES).argmax(1), y) and mix.targets(y, fakes.CLASSES).max() == 1
+
+
+@each_mixing
+def test_where_keep_is_one_a_nan_in_the_partner_stays_out(settings):
+    mix = drawn(settings, per="sample")
+    if mix.keep is None:
+        pytest.skip("a product of K > 2 weights passes NaN on; the rule is for pairs")
+    x = fakes.images()
+    keep = mix.keep.clone()
+    keep[0] = 1
+    x[mix.source[1, 0]] = torch.nan if mix.source[1, 0] != 0 else x[0]
+    one = Mix(mix.source, keep=keep)
+    assert torch.equal(one.images(x)[0], x[0]) or mix.source[1, 0] == 0
+
+
+@each_mixing
+def test_images_and_targets_use_one_partner_index(settings):
+    """Ledger 20: images that carry their label as a constant mix to the mixed label."""
+    mix = drawn(settings, per="sample")
+    y = torch.from_numpy(fakes.labels(8))
+    x = y.double().view(-1, 1, 1, 1).expand(8, 3, 8, 8)
+    pixel_mean = mix.images(x).mean(dim=(1, 2, 3))
+    label_mean = (mix.targets(y, fakes.CLASSES).double() * torch.arange(fakes.CLASSES)).sum(1)
+    assert torch.allclose(pixel_mean, label_mean, atol=1e-5)
+
+
+@each_mixing
+def test_per_batch_draws_one_ratio_and_per_sample_one_each(settings):
+    batch, sample = drawn(settings, per="batch").drawn, drawn(settings, per="sample").drawn
+    assert len(batch.unique()) == 1 and len(sample.unique()) == 8
+
+
+@each_mixing
+def test_the_law_of_the_mask_is_transposed_with_the_image(settings):
+    """Mean mask over many draws on 6 x 12 equals the transposed one on 12 x 6."""
+    means = []
+    for size in [(64, 6, 12), (64, 12, 6)]:
+        masks = [weights(drawn(settings, size, step, per="sample"))[0].mean(0) for step in range(60)]
+        means.append(torch.stack(masks).mean(0).squeeze())
+    assert (means[0] - means[1].mT).abs().max() < 0.05 if means[0].ndim else abs(means[0] - means[1]) < 0.05
+
+
+@each_mixing
+def test_ledger_26_no_global_generator_is_read_or_moved(settings):
+    np.random.seed(1), torch.manual_seed(1)
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    one = drawn(settings)
+    assert (np.random.get_state()[1] == before[0]).all() and torch.equal(torch.get_rng_state(), before[1])
+    np.random.seed(2), torch.manual_seed(2)
+    assert torch.equal(one.source, drawn(settings).source)
+
+
+@each_mixing
+def test_the_sources_are_not_changed_and_layouts_agree(settings):
+    mix = drawn(settings, per="sample")
+    x = fakes.images()
+    before = x.clone()
+    plain = mix.images(x)
+    assert torch.equal(x, before)
+    assert torch.equal(mix.images(x.to(memory_format=torch.channels_last)), plain)
+    assert torch.equal(mix.images(fakes.images(16)[:8].copy_(x)), plain)
+
+
+def test_integer_images_are_refused():
+    with pytest.raises(TypeError, match="floating-point"):
+        drawn(fakes.MIXINGS[0]).images(torch.zeros(8, 3, 8, 8, dtype=torch.uint8))
+
+
+def test_a_mask_of_another_size_is_refused_naming_both():
+    mix = drawn(next(m for m in fakes.MIXINGS if m.name == "cutmix"))
+    with pytest.raises(ValueError, match=r"\(8, 8\).*\(8, 3, 4, 4\)"):
+        mix.images(torch.zeros(8, 3, 4, 4))

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18 as torchvision_resnet18
+
+from mixcli.errors import UserError
+from mixcli.nets.staged import build
+from mixcli.sampling import Random
+from mixcli.settings import NETS
+
+each_net = pytest.mark.parametrize("name", list(NETS))
+
+
+def net(name: str, seed: int = 0, classes: int = 5):
+    return build(name, 3, classes, 4, Random(seed, "init"))
+
+
+@each_net
+def test_features_from_any_stage_to_any_later_one_compose(name):
+    model, x = net(name).eval(), torch.randn(2, 3, 16, 16)
+    names = ["input", *model.stages]
+    whole = model.features(x)
+    for i, stage in enumerate(names):
+        hidden = model.features(x, stop=stage)
+        assert torch.equal(model.features(hidden, start=stage), whole)
+        for later in names[i:]:
+            assert torch.equal(model.features(hidden, stage, later), model.features(x, stop=later))
+    assert torch.equal(model(x), model.head(whole)) and whole.ndim == 2
+
+
+@each_net
+def test_sizes_are_those_of_a_real_forward(name):
+    model = net(name).eval()
+    for size in [(16, 16), (9, 13), (8, 8)]:
+        found = model.sizes(3, *size)
+        assert list(found) == ["input", *model.stages]
+        for stage, expected in found.items():
+            assert model.features(torch.zeros(1, 3, *size), stop=stage).shape[2:] == expected
+
+
+def test_a_start_beyond_the_stop_and_an_unknown_stage_raise():
+    with pytest.raises(ValueError, match="beyond"):
+        net("small").features(torch.zeros(1, 3, 8, 8), start="layer2", stop="layer1")
+    with pytest.raises(ValueError, match="layer9"):
+        net("small").features(torch.zeros(1, 3, 8, 8), stop="layer9")
+
+
+@each_net
+def test_weights_come_from_the_key_and_the_global_generator_stays(name):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    one, same, other = net(name), net(name), net(name, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    for a, b in zip(one.parameters(), same.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(one.head.weight, other.head.weight)
+
+
+def test_resnet18_equals_torchvisions_with_the_stem_exchanged():
+    reference = torchvision_resnet18(num_classes=100)
+    reference.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    reference.maxpool = nn.Identity()
+    ours = build("resnet18", 3, 100, None, Random(0, "init"))
+    pairs = zip(reference.state_dict().values(), ours.state_dict().values(), strict=True)
+    assert all(a.shape == b.shape for a, b in pairs)
+    ours.load_state_dict(dict(zip(ours.state_dict(), reference.state_dict().values(), strict=True)))
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.allclose(ours.eval()(x), reference.eval()(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "classes", "count"),
+    [("small", 1, 10, 77_754), ("resnet18", 3, 100, 11_220_132), ("preact-resnet18", 3, 100, 11_218_340)],
+)
+def test_parameter_counts(name, channels, classes, count):
+    model = build(name, channels, classes, None, Random(0, "init"))
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_the_preactivation_net_pools_after_its_closing_norm():
+    model = net("preact-resnet18").eval()
+    x = torch.randn(2, 3, 16, 16)
+    assert (model.features(x) >= 0).all() and (model.features(x, stop="layer4") < 0).any()
+
+
+@each_net
+def test_frozen_batchnorm_neither_reads_nor_moves_batch_statistics(name):
+    model, x = net(name).train(), torch.randn(4, 3, 16, 16)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    with model.frozen_batchnorm():
+        frozen = model.features(x)
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert all(m.training for m in model.modules())
+    assert torch.equal(frozen, model.eval().features(x))
+
+
+def test_an_unknown_net_names_the_nearest():
+    with pytest.raises(UserError, match="Did you mean resnet18"):
+        build("resnet8", 3, 10, None, Random(0, "init"))
