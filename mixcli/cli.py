@@ -1,8 +1,8 @@
 """cli.py: the Typer app: parse -> one library call -> print.
 
-`main` takes the arguments and returns the exit code; every error leaves through it as one line. Heavy imports stand inside
-the commands: `--help`, `--version` and `list` import neither torch nor numpy, and the options of `train` are built from the
-settings only when `train` is called.
+`main` takes the arguments and returns the exit code; every error leaves through it as one line. Heavy imports stand
+inside the commands: `--help`, `--version` and `list` import neither torch nor numpy, and the options of `train` are
+built from the settings only when `train` is called.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from mixcli import __version__
-from mixcli.errors import EXIT_CODES, UserError, nearest, printable
+from mixcli.errors import EXIT_CODES, UserError, nearest
 
 if TYPE_CHECKING:
     from mixcli.options import Gathered
@@ -42,12 +42,13 @@ class Call:
 
     @property
     def command(self) -> str:
-        return next((word for word in self.argv if not word.startswith("-")), "")
+        known = {command.name for command in app.registered_commands}
+        return next((word for word in self.argv if word in known), "")
 
     @property
     def speaker(self) -> str:
         """What a line on stderr begins with."""
-        return f"mixcli {printable(self.command)}".strip()
+        return f"mixcli {self.command}".strip()
 
     @property
     def json(self) -> bool:
@@ -66,11 +67,13 @@ class Outcome:
     table: Callable[[], Any]
 
 
-# ----------------------------------------------------------------------------------------------------------- top level
+# --------------------------------------------------------------------------------------------------------- top level
 
 
 def run() -> None:
     """The console script."""
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # where the shell closed it (`>&-`)
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")
     if "_MIXCLI_COMPLETE" in os.environ:
         typer.main.get_command(app)()
     for stream in (sys.stdout, sys.stderr):
@@ -197,7 +200,7 @@ def _print_error(line: str) -> None:
         return
 
 
-# ------------------------------------------------------------------------------------------------------------- the app
+# ----------------------------------------------------------------------------------------------------------- the app
 
 
 class Commands(TyperGroup):
@@ -240,7 +243,7 @@ def root(
     pass
 
 
-# ----------------------------------------------------------------------------------------------------------- mixcli train
+# --------------------------------------------------------------------------------------------------------- mixcli train
 
 
 @dataclass(frozen=True)
@@ -297,8 +300,8 @@ def train(
 ) -> Outcome:
     """Train a network with any mixing method.
 
-    Without options: scikit-learn's digits, a small net, well under a minute. Settings come from defaults, then the file,
-    then MIXCLI_ variables, then what is typed. The options of a method: mixcli train --method NAME --help
+    Without options: scikit-learn's digits, a small net, well under a minute. Settings come from defaults, then the
+    file, then MIXCLI_ variables, then what is typed. The options of a method: mixcli train --method NAME --help
     """
     from mixcli import options
     from mixcli.report import tables
@@ -327,7 +330,8 @@ def _train_command(argv: list[str]) -> Any:
 
     command.__signature__ = inspect.Signature([*own, *options.parameters(argv)])  # pyright: ignore[reportFunctionMemberAccess]
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    alone.command("train", help=train.__doc__)(command)
+    paragraphs = inspect.cleandoc(train.__doc__ or "").split("\n\n")
+    alone.command("train", help="\n\n".join(" ".join(p.split()) for p in paragraphs))(command)
     return typer.main.get_command(alone)
 
 
@@ -381,11 +385,12 @@ def _extended(job: Job, asked: Asked, reporter: Reporter) -> Job:
     field = Train.model_fields["epochs"]
     epochs = options.parse(field, options.Given(asked.extend_to, "--extend-to", text=True))
     if epochs <= job.settings.epochs:
-        raise UserError("config", "--extend-to", f"the run has {job.settings.epochs} epochs", got=epochs, expected="more")
+        problem = f"the run has {job.settings.epochs} epochs"
+        raise UserError("config", "--extend-to", problem, got=epochs, expected="more")
     source = job.source or runs.find(str(job.run.folder), job.run.folder.parent)
     settings = job.settings.model_copy(update={"epochs": epochs})
     run = runs.locate(settings, options.identity(settings, job.facts, job.run.id))
-    reporter.note(f"extends run {job.run.id} of {job.settings.epochs} epochs; "
+    reporter.announce(f"extends run {job.run.id} of {job.settings.epochs} epochs; "
                   f"the learning-rate schedule is computed anew for {epochs} epochs")  # fmt: skip
     return Job(settings, job.facts, run, source, job.run.id, asked.resume)
 
@@ -437,15 +442,19 @@ def _train(job: Job, asked: Asked, stop_after: float | None, reporter: Reporter)
             return _report_finished(job, result, reporter)
         if run.state == "unfinished" and not job.resume:
             raise UserError("run_exists", str(run.folder), "unfinished", hint="Use --resume or --overwrite")
-        own = run.checkpoint if run.checkpoint.is_file() and job.source is None else None
-        start = own or job.source
-        if job.parent is not None and job.source is not None and job.source.parent != run.folder and run.checkpoint.is_file():
-            start = run.checkpoint
+        start = _start(job)
         if run.state == "absent":
             run.begin(options.to_toml(job.settings), job.parent)
         run.become_latest()
-        reporter.note(f"run {run.folder}" + ("" if start is not None or not job.resume else ", starts at step 0"))
+        reporter.announce(f"run {run.folder}" + ("" if start is not None or not job.resume else ", starts at step 0"))
         return _engine(job, start, asked.allow_previous, stop_after, reporter)
+
+
+def _start(job: Job) -> Path | None:
+    """The checkpoint to go on from: the one that was named, or the run's own before that of the run it extends."""
+    own = job.run.checkpoint
+    named = job.source is not None and job.source.parent == job.run.folder
+    return own if own.is_file() and not named else job.source
 
 
 def _report_finished(job: Job, result: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
@@ -462,7 +471,8 @@ def _engine(job: Job, start: Path | None, allow_previous: bool, stop_after: floa
             return training.train(job.settings, job.facts, job.run, reporter, resume_from=start, stop_after=stop_after)
         except UserError as error:
             spare = job.run.previous
-            if not (allow_previous and error.kind == "checkpoint_corrupt" and start == job.run.checkpoint and spare.exists()):
+            damaged = error.kind == "checkpoint_corrupt" and start == job.run.checkpoint
+            if not (allow_previous and damaged and spare.exists()):
                 raise
             reporter.warn(str(start), f"{error.problem}; going on from previous.ckpt")
             return training.train(job.settings, job.facts, job.run, reporter, resume_from=spare, stop_after=stop_after)
@@ -475,7 +485,7 @@ def _engine(job: Job, start: Path | None, allow_previous: bool, stop_after: floa
         raise _internal_error(error, f"Trace: {job.run.log}") from error
 
 
-# ----------------------------------------------------------------------------------------------------- mixcli list, bench
+# --------------------------------------------------------------------------------------------------- mixcli list, bench
 
 
 @app.command("list")

@@ -39,7 +39,7 @@ class UserError(Exception):
         return EXIT_CODES[self.kind]
 
     def __str__(self) -> str:
-        line = f"{printable(self.subject)}: {printable(self.problem, limit=300)}"
+        line = f"{printable(self.subject, limit=300)}: {printable(self.problem, limit=300)}"
         facts = [f"got {printable(self.got)}"] if self.got is not None else []
         facts += [f"expected {printable(self.expected, limit=300)}"] if self.expected is not None else []
         line += "; " + ", ".join(facts) if facts else ""
@@ -48,7 +48,7 @@ class UserError(Exception):
     def document(self) -> dict[str, str | None]:
         """The error as the plain values of the `--json` envelope."""
         got = None if self.got is None else printable(self.got)
-        return {"kind": self.kind, "subject": printable(self.subject), "problem": self.problem,
+        return {"kind": self.kind, "subject": printable(self.subject, limit=300), "problem": self.problem,
                 "got": got, "expected": self.expected, "hint": self.hint or None}  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """options.py: settings classes -> Typer options; TOML in and out; defaults < file < environment < typed.
 
-Every setting has one flat key: the fields of `Train`, `method`, the fields of the chosen method, and for a mixing inside
-a method `inter` and `inter_` before that mixing's fields. The key `weight_decay` is typed `--weight-decay`, written
-`weight_decay` in TOML and named `MIXCLI_WEIGHT_DECAY` in the environment; `inter_alpha` is `alpha` in the table `[inter]`.
+Every setting has one flat key: the fields of `Train`, `method`, the fields of the chosen method, and for a mixing
+inside a method `inter` and `inter_` before that mixing's fields. The key `weight_decay` is typed `--weight-decay`,
+written `weight_decay` in TOML and named `MIXCLI_WEIGHT_DECAY` in the environment; in TOML, `inter_alpha` is `alpha` in
+the table `[inter]`.
 
-What is given is first collected as text or TOML values together with where it stood (`Given`), layer over layer, and only
-then turned into settings, so that every mistake is told with the option, variable or field that made it.
+What is given is first collected as text or TOML values together with where it stood (`Given`), layer over layer, and
+only then turned into settings, so that every mistake is told with the option, variable or field that made it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin
@@ -62,15 +64,15 @@ def located(error: UserError) -> UserError:
     return _renamed(error, flag(error.subject)) if error.subject in all_fields() else error
 
 
-# ---------------------------------------------------------------------------------------------------- from all sources
+# -------------------------------------------------------------------------------------------------- from all sources
 
 
 def gather(typed: Mapping[str, str | bool | None], config: Path | None, environ: Mapping[str, str]) -> Gathered:
-    """The settings that file, environment and command line make together. Raises UserError naming the place at fault."""
+    """The settings that file, environment and command line make together. Raises UserError naming who is at fault."""
     layers = [
         _file_layer(read_toml(config), str(config)) if config is not None else {},
         _environment_layer(environ),
-        {key: Given(value, flag(key), text=True) for key, value in typed.items() if value is not None},
+        {_aliases().get(k, k): Given(value, flag(k), text=True) for k, value in typed.items() if value is not None},
     ]
     given: Layer = {}
     warnings: list[tuple[str, str]] = []
@@ -138,7 +140,7 @@ def _file_layer(table: Mapping[str, Any], file: str, prefix: str = "", path: str
     return layer
 
 
-# ------------------------------------------------------------------------------------------------ given -> settings
+# ---------------------------------------------------------------------------------------------- given -> settings
 
 
 def _build(cls: type[Settings], given: Layer, prefix: str = "") -> Settings:
@@ -283,7 +285,7 @@ def _renamed(error: UserError, subject: str) -> UserError:
     return UserError(error.kind, subject, error.problem, error.got, error.expected, error.hint)
 
 
-# ------------------------------------------------------------------------------------------------------- reading fields
+# ----------------------------------------------------------------------------------------------------- reading fields
 
 
 def all_fields(prefix: str = "", depth: int = 2) -> dict[str, FieldInfo]:
@@ -322,8 +324,14 @@ def _shape(field: FieldInfo) -> tuple[Any, dict[str, float]]:
     return leaf, {k: getattr(mark, k) for mark in marks for k in ("gt", "ge", "lt", "le") if hasattr(mark, k)}
 
 
+def _aliases() -> dict[str, str]:
+    """Further flags of settings, as keys: `batch_size` is `batch`."""
+    fields = Train.model_fields.items()
+    return {alias[2:].replace("-", "_"): key for key, field in fields for alias in _extra(field).get("flags", ())}
+
+
 def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
-    annotation = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    annotation: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
 
 
@@ -331,9 +339,9 @@ def _extra(field: FieldInfo) -> dict[str, Any]:
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 
-# ------------------------------------------------------------------------------------------------------------------ TOML
+# ---------------------------------------------------------------------------------------------------------------- TOML
 
-# One pass over strings, comments and the characters that nest; an unclosed string swallows the rest, so it stays linear.
+# One pass over strings, comments and the characters that nest; an unclosed string takes the rest, so it is linear.
 TOKEN = re.compile(
     r'"""(?:[^\\"]|\\.|"(?!""))*+(?:"{3,5}|\Z)|\'\'\'(?:[^\']|\'(?!\'\'))*+(?:\'{3,5}|\Z)'
     r'|"(?:[^"\\\n]|\\.)*+"?|\'[^\'\n]*+\'?|#[^\n]*+|[][{}.=,\n]',
@@ -418,7 +426,7 @@ def _toml_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
-# --------------------------------------------------------------------------------------------- plain values, identity
+# ------------------------------------------------------------------------------------------- plain values, identity
 
 
 def flat(settings: Settings) -> dict[str, Any]:
@@ -451,13 +459,13 @@ def identity(train: Train, facts: Facts, parent: str | None = None) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-# ------------------------------------------------------------------------------------------------------- Typer options
+# ----------------------------------------------------------------------------------------------------- Typer options
 
 
 def parameters(argv: list[str]) -> list[inspect.Parameter]:
     """One Typer option per flat key. Those of methods that `argv` does not choose are accepted but not shown."""
     shown = _fields_of_chosen(argv)
-    options = [_parameter("method", Train.model_fields["method"], "Method", "none")]
+    options = [_parameter("method", Train.model_fields["method"], "Method")]
     for key, (field, panel) in shown.items():
         options.append(_parameter(key, field, panel))
     for key, field in all_fields().items():
@@ -465,7 +473,7 @@ def parameters(argv: list[str]) -> list[inspect.Parameter]:
             options.append(_parameter(key, field, _extra(field)["panel"]))
         elif key not in shown and key != "method":
             options.append(_parameter(key, field, None))
-    return options
+    return [*options, *(_parameter(alias, all_fields()[key], None) for alias, key in _aliases().items())]
 
 
 def _fields_of_chosen(argv: list[str]) -> dict[str, tuple[FieldInfo, str]]:
@@ -484,7 +492,7 @@ def _fields_of_chosen(argv: list[str]) -> dict[str, tuple[FieldInfo, str]]:
 def _value_in(argv: list[str], option: str) -> str | None:
     """The value last given for an option, found before the arguments are parsed."""
     found = None
-    for word, following in zip(argv, [*argv[1:], None], strict=True):
+    for word, following in zip_longest(argv, argv[1:]):
         if word == option:
             found = following
         elif word.startswith(f"{option}="):
@@ -492,18 +500,14 @@ def _value_in(argv: list[str], option: str) -> str | None:
     return found
 
 
-def _parameter(key: str, field: FieldInfo, panel: str | None, default: str | None = None) -> inspect.Parameter:
+def _parameter(key: str, field: FieldInfo, panel: str | None) -> inspect.Parameter:
     """A Typer option for one field; `panel` None hides it."""
-    from rich.markup import escape
-
     leaf, _ = _shape(field)
-    switch = f"{flag(key)}/--no-{flag(key)[2:]}" if leaf is bool else flag(key)
     info = typer.Option(
-        switch,
-        *_extra(field).get("flags", ()),
-        help=escape(field.description or ""),
-        metavar=None if leaf is bool else _metavar(leaf),
-        show_default=default or _default_text(key, field) or False,
+        f"{flag(key)}/--no-{flag(key)[2:]}" if leaf is bool else flag(key),
+        help=_help(key, field),
+        metavar={int: "INT", float: "NUMBER", str: "TEXT", bool: ""}.get(leaf, "NAME"),
+        show_default=False,
         rich_help_panel=panel,
         hidden=panel is None,
     )
@@ -511,12 +515,15 @@ def _parameter(key: str, field: FieldInfo, panel: str | None, default: str | Non
     return inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 
-def _metavar(leaf: Any) -> str:
-    if get_origin(leaf) is Literal:
-        return "|".join(get_args(leaf))
-    if get_origin(leaf) is tuple:
-        return "A,B,…"
-    return {int: "INT", float: "NUMBER", str: "TEXT"}.get(leaf, "NAME")
+def _help(key: str, field: FieldInfo) -> str:
+    """A field's description, its choices and its default, as rich markup."""
+    from rich.markup import escape
+
+    leaf, _ = _shape(field)
+    names = list(METHODS) if key == "method" else get_args(leaf) if get_origin(leaf) is Literal else ()
+    text = "; one of ".join(filter(None, [field.description, ", ".join(names)]))
+    default = _default_text(key, field)
+    return escape(text) + (f" [dim]({escape(default)})[/dim]" if default else "")
 
 
 def _default_text(key: str, field: FieldInfo) -> str:

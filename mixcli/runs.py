@@ -1,8 +1,9 @@
 """runs.py: the run store: names, kernel locks, atomic files, the state of a run, and finding one again.
 
-A run is a folder `<dataset>-<net>-<method>-s<seed>-<id>` under one root. It is done once its `result.json`, written last,
-validates. Whoever writes holds the folder's kernel lock, which vanishes with the process. Whole files are replaced
-atomically; the log grows by one write call per line. Nothing here follows a link or deletes a file it does not know.
+A run is a folder `<dataset>-<net>-<method>-s<seed>-<id>` under one root. It is done once its `result.json`, written
+last, validates. Whoever writes holds the folder's kernel lock, which vanishes with the process. Whole files are
+replaced atomically; the log grows by one write call per line. Nothing here follows a link or deletes a file it does not
+know.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ UMASK = os.umask(0o077)
 os.umask(UMASK)
 
 
-# ------------------------------------------------------------------------------------------------------------ one run
+# ---------------------------------------------------------------------------------------------------------- one run
 
 
 class Run:
@@ -204,7 +205,7 @@ def _word(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", last).strip("._-")[:60] or "data"
 
 
-# ---------------------------------------------------------------------------------------------------------------- locks
+# -------------------------------------------------------------------------------------------------------------- locks
 
 _open_locks: weakref.WeakSet[Run] = weakref.WeakSet()
 
@@ -237,7 +238,8 @@ def _locked(path: Path, folder: Path) -> int:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             os.close(lock)
-            raise UserError("io", str(folder), f"cannot be locked ({error.strerror})", hint="Try a local --runs") from error
+            problem = f"cannot be locked ({error.strerror})"
+            raise UserError("io", str(folder), problem, hint="Give --runs on a local disk") from error
 
 
 def _make_folders(folder: Path) -> list[Path]:
@@ -278,7 +280,7 @@ def check_root(root: Path) -> None:
         raise not_writable(root)
 
 
-# ---------------------------------------------------------------------------------------------------------------- files
+# -------------------------------------------------------------------------------------------------------------- files
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -363,7 +365,7 @@ def _json(value: Any, indent: int | None = None) -> bytes:
     return (json.dumps(plain(value), allow_nan=False, indent=indent) + "\n").encode()
 
 
-# --------------------------------------------------------------------------------------------------------- finding a run
+# ------------------------------------------------------------------------------------------------------- finding a run
 
 
 def find(text: str, root: Path) -> Path:
@@ -372,7 +374,8 @@ def find(text: str, root: Path) -> Path:
     Raises UserError: checkpoint_missing where there is none, usage where several runs match.
     """
     if not text or "\0" in text:
-        raise UserError("usage", text, "not a run", expected="a run folder, a checkpoint, the start of an id, or latest")
+        expected = "a run folder, a checkpoint, the start of an id, or latest"
+        raise UserError("usage", text, "not a run", expected=expected)
     path = Path(text)
     if text == "latest":
         return _checkpoint_in(_latest(root))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import NoReturn
 
 import numpy as np
@@ -27,6 +28,8 @@ LAYOUTS = (
 )
 EXPECTED = "(N,H,W), (N,H,W,1) or (N,H,W,3) uint8"
 DEFLATE_LIMIT = 1040  # no deflated stream unpacks to more times its size
+# What zipfile and numpy raise for a damaged archive or header; RuntimeError covers encryption and endless nesting.
+UNREADABLE = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError, SyntaxError, TokenError)
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,11 @@ def refuse(path: Path, member: str, problem: str, got: object = None, expected: 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive; whatever numpy or zipfile make of a damaged one becomes a UserError."""
+    """The archive; what is raised where it is damaged becomes a UserError."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError) as error:
+    except UNREADABLE as error:
         refuse(path, "", f"not a readable .npz file ({error})")
 
 

@@ -138,15 +138,13 @@ def _locate(train: Train) -> Path | None:
         raise UserError("config", "dataset", "unknown; neither a known name nor a .npz file", got=name,
                         hint=nearest(name, DATASETS))  # fmt: skip
     for place in places:
-        if place.exists():
+        if place.is_file() if place.suffix == ".npz" else place.is_dir():
             return place
     hint = "" if name.endswith(".npz") else "Put it there, or name its folder with --data-dir"
     raise UserError("data_missing", name, f"not found as {' or '.join(map(str, places))}", hint=hint)
 
 
 def _npz_facts(path: Path) -> Facts:
-    if not path.is_file():
-        raise UserError("data_missing", path.name, "is not a file")
     found = npz.contents(path)
     with path.open("rb") as file:
         identity = f"npz:{hashlib.file_digest(file, 'sha256').hexdigest()}"
@@ -183,7 +181,7 @@ def _digits(random: Random) -> tuple[tuple[str, ...], Split, Split]:
     """scikit-learn's 8x8 digits; their grey values 0 .. 16 become 0 .. 255."""
     from sklearn.datasets import load_digits
 
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     images = np.round(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
     every = Split(images, labels.astype(np.int64), np.arange(len(labels)))
     test = _rank(every.labels, random) < _shares(np.bincount(every.labels), DIGITS.test_images)[every.labels]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -27,14 +27,20 @@ class Reporter:
         self.command, self.quiet = command, quiet
         self.warnings: list[str] = []
         self.epochs: int | None = None  # how many the run has, where known
-        self.console = Console(file=_Unbreakable(sys.stderr), highlight=False, soft_wrap=True)
+        self.console = Console(file=cast(TextIO, _Unbreakable(sys.stderr)), highlight=False, soft_wrap=True)
+        self._held: list[str] = []
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._drawn = 0.0
 
     def note(self, line: str) -> None:
         if not self.quiet:
+            self._begin()
             self._print(line)
+
+    def announce(self, line: str) -> None:
+        """A note held back until the work has begun, so that an error before it stays the only line."""
+        self._held.append(line)
 
     def warn(self, subject: str, problem: str) -> None:
         line = f"{printable(subject)}: {printable(problem, limit=300)}"
@@ -44,11 +50,15 @@ class Reporter:
     def epoch(self, row: dict[str, Any]) -> None:
         """One line of the log: `epoch  3/20  loss 0.512  test accuracy 91.20 %  lr 0.08  1.2 s`."""
         if not self.quiet:
+            self._begin()
             self._print("  ".join(_words(row, self.epochs)))
 
     def step(self, done: int, total: int) -> None:
         """Moves the bar, which only a terminal has."""
-        if self.quiet or not self.console.is_terminal or self.console.is_dumb_terminal:
+        if self.quiet:
+            return
+        self._begin()
+        if not self.console.is_terminal or self.console.is_dumb_terminal:
             return
         if self._bar is None:
             self._bar = _bar(self.console)
@@ -70,6 +80,11 @@ class Reporter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _begin(self) -> None:
+        held, self._held = self._held, []
+        for line in held:
+            self._print(line)
 
     def _print(self, line: str, style: str = "") -> None:
         self.console.print(Text(printable(line, limit=LINE), style=style))

@@ -1,7 +1,7 @@
 """tables.py: the tables on stdout: the end of a training run, its plan, the lists.
 
-Every score stands beside its data set, split, number of images and checkpoint. Foreign text is printed as text, never as
-markup.
+Every score stands beside its data set, split, number of images and checkpoint. Foreign text is printed as text, never
+as markup.
 """
 
 from __future__ import annotations
@@ -46,11 +46,10 @@ def training(result: Mapping[str, Any]) -> RenderableType:
         _row(table, "val accuracy", _percent(val.get("accuracy")), held_out)
     table.add_section()
     train = get("train") or {}
-    for name, value in train.items():
-        if name == "loss":
-            _row(table, "loss", _number(value), "training, mean of the last epoch")
-        elif name not in OWN_ROWS:
-            _row(table, f"  {name}", _number(value))
+    _row(table, "training loss", _number(train.get("loss")), "mean of the last epoch")
+    parts = [f"{name} {_number(value)}" for name, value in train.items() if name not in OWN_ROWS]
+    if parts:
+        _row(table, "its parts", ", ".join(parts))
     table.add_section()
     _row(table, "checkpoint", str(get("checkpoint")))
     return table

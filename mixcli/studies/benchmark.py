@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from mixcli.data.augment import Augmentation
 from mixcli.data.order import epoch
 from mixcli.data.resident import Resident
+from mixcli.mixing import class_blend
 from mixcli.sampling import Random
 
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # CIFAR-100's
@@ -37,8 +38,8 @@ def data(images: int = 4096, batch: int = 128, rounds: int = 5) -> dict[str, Any
     """
     pixels = np.random.Generator(np.random.Philox(0)).integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(images) % 100
-    device = torch.device("cpu")
-    resident = Resident(pixels, labels, MEAN, STD, Augmentation(pad=4, pad_mode="zero", flip=True), device)
+    view = Augmentation(pad=4, pad_mode="zero", flip=True)
+    resident = Resident(pixels, labels, MEAN, STD, view, torch.device("cpu"))
     loader = _pillow_loader(pixels, labels, batch)
     used = images // batch * batch
     measures = {"batched": lambda: _batched_seconds(resident, batch), "dataloader": lambda: _loader_seconds(loader)}
@@ -94,12 +95,11 @@ def environment(threads: int | None = None) -> dict[str, Any]:
 
 def _batched_seconds(resident: Resident, batch: int) -> float:
     """CPU seconds of one epoch of our pipeline, the order included."""
-    device = torch.device("cpu")
     start = time.process_time()
     order = epoch(resident.labels, batch, 0, Random(0, "order"))
     for k in range(len(order)):
         rows, _ = order.step(k)
-        resident.view(torch.from_numpy(rows), 1.0, Random(0, "augment", k, device=device))
+        resident.view(torch.from_numpy(rows), 1.0, Random(0, "augment", k))
     return time.process_time() - start
 
 
@@ -122,7 +122,7 @@ class PillowView(Dataset):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+    def __getitem__(self, row: int) -> tuple[Any, int]:
         from PIL import Image
 
         return self.transform(Image.fromarray(self.images[row])), int(self.labels[row])
@@ -164,3 +164,57 @@ def _loader_seconds(loader: DataLoader) -> float:
     for _images, _labels, worker, seconds in batches:
         workers[worker] = max(workers.get(worker, 0.0), seconds)
     return time.process_time() - start + sum(workers.values())
+
+
+def synermix(
+    batch: int = 128, classes: int = 100, features: int = 512, calls: int = 50, rounds: int = 9
+) -> dict[str, Any]:
+    """The class blend of a step, its draws included, against a loop over the classes, in CPU seconds per call.
+
+    The loop goes over `unique(labels)`, masks, draws, normalises and sums; head and cross-entropy are on neither side.
+    """
+    labels = np.random.Generator(np.random.Philox(0)).integers(0, classes, batch)
+    x = torch.randn(batch, features, generator=torch.Generator().manual_seed(0))
+    forms = {"blend": _blended(labels, classes), "loop": _looped(torch.from_numpy(labels))}
+    measures = {}
+    for name, form in forms.items():
+        measures[f"{name} forward"] = lambda form=form: _calls(calls, lambda step: form(x, step))
+        measures[f"{name} with backward"] = lambda form=form: _calls(calls, lambda step: _with_backward(form, x, step))
+    with one_thread():
+        seconds = in_turns(measures, rounds)
+    return {
+        "batch": batch, "classes": classes, "features": features, "calls": calls, "rounds": rounds,
+        "cpu_us_per_call": {name: median * 1e6 / calls for name, median in medians(seconds).items()},
+        "ratio": {way: ratio(seconds, f"loop {way}", f"blend {way}") for way in ("forward", "with backward")},
+        "environment": environment(threads=1),
+    }  # fmt: skip
+
+
+def _calls(calls: int, call: Callable[[int], object]) -> float:
+    """CPU seconds of so many calls, each given its number."""
+    start = time.process_time()
+    for step in range(calls):
+        call(step)
+    return time.process_time() - start
+
+
+def _with_backward(form: Callable[[torch.Tensor, int], torch.Tensor], x: torch.Tensor, step: int) -> None:
+    leaf = x.detach().requires_grad_()
+    z = form(leaf, step)
+    z.backward(torch.ones_like(z))
+
+
+def _blended(labels: np.ndarray, classes: int) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    return lambda x, step: class_blend.draw(labels, classes, Random(0, "mix", step)).features(x)
+
+
+def _looped(labels: torch.Tensor) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    def blend(x: torch.Tensor, step: int) -> torch.Tensor:
+        blends = []
+        for c in torch.unique(labels):
+            members = x[labels == c]
+            drawn = torch.rand(len(members), 1)
+            blends.append((drawn / drawn.sum() * members).sum(0))
+        return torch.stack(blends)
+
+    return blend

@@ -1,0 +1,220 @@
+"""A checkpoint is whole or refused, and there is one at every moment (G06 to G11, K01 to K04)."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import random
+import signal
+import zipfile
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import torch
+
+from mixcli import runs
+from mixcli.engine import checkpoint
+from mixcli.errors import UserError
+from tests.engine import harness
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return harness.run_through(tmp_path_factory.mktemp("made"), harness.settings(epochs=1, ema=0.9, keep="1"))
+
+
+def refusal(path: Path, resume: bool = True) -> UserError:
+    with pytest.raises(UserError) as caught:
+        checkpoint.load(path, resume=resume)
+    assert str(path) in str(caught.value)
+    return caught.value
+
+
+def test_k01_missing_and_a_directory(tmp_path):
+    assert refusal(tmp_path / "no.ckpt").exit_code == 3
+    assert "is a directory" in str(refusal(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", b"\x89PNG\r\n\x1a\n" + b"0" * 100, b'{"a": 1}', b"PK\x05\x06" + b"\0" * 18, b"PK\x03\x04garbage"],
+    ids=["empty", "text", "png", "json", "empty zip", "broken zip"],
+)
+def test_k02_what_is_no_checkpoint_is_named(tmp_path, content):
+    path = tmp_path / "run.ckpt"
+    path.write_bytes(content)
+    error = refusal(path)
+    assert error.kind == "checkpoint_corrupt" and "damaged" in str(error)
+
+
+def test_k02_every_truncation_and_bit_flip_is_refused_or_harmless(tmp_path, made):
+    data, rng = made.run.checkpoint.read_bytes(), random.Random(0)
+    good = harness.tensors(checkpoint.read(made.run.checkpoint))
+    path = tmp_path / "run.ckpt"
+    for _ in range(60):
+        path.write_bytes(data[: rng.randrange(len(data))])
+        assert refusal(path).exit_code == 3
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(data)
+        damaged[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            found = harness.tensors(checkpoint.read(path))
+            assert found.keys() == good.keys() and all(torch.equal(found[k], good[k]) for k in good)
+        except UserError as error:
+            assert error.exit_code == 3
+            refused += 1
+    assert refused > 40
+
+
+def test_k02_a_damaged_file_names_the_intact_one_before_it(tmp_path):
+    run = harness.run_through(tmp_path, harness.settings(epochs=2)).run
+    run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-100])
+    assert "previous.ckpt (step 6) is intact, use --allow-previous" in str(refusal(run.checkpoint))
+
+
+def test_k03_code_in_a_checkpoint_is_not_run(tmp_path):
+    marker = tmp_path / "marker"
+
+    class Attack:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    path = tmp_path / "run.ckpt"
+    torch.save({"format": 1, "net": Attack()}, path)
+    error = refusal(path)
+    assert error.kind == "refused_unsafe" and "posix.system" in str(error) and not marker.exists()
+    path.write_bytes(pickle.dumps(Attack()))
+    assert refusal(path).exit_code == 3 and not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": checkpoint.FORMAT + 8}, "newer than"),
+        ({"format": None}, "field format missing"),
+        ({"optimizer": ...}, "field optimizer missing"),
+        ({"net": ...}, "field net missing"),
+        ({"data": {}}, "field normalisation missing"),
+        ({"kind": "weights"}, "weights only, not a resume source"),
+    ],
+)
+def test_k04_a_missing_or_newer_field_is_named(tmp_path, made, change, words):
+    content = {**checkpoint.read(made.run.checkpoint), **change}
+    path = tmp_path / "run.ckpt"
+    path.write_bytes(checkpoint.serialise({k: v for k, v in content.items() if v is not ...}))
+    assert words in str(refusal(path))
+
+
+def test_every_file_written_reloads_and_holds_plain_types_only(made):
+    for path in (made.run.checkpoint, made.run.epochs / "epoch-0001.ckpt"):
+        content = checkpoint.load(path)
+
+        def check(value):
+            assert type(value) in (torch.Tensor, str, int, float, bool, type(None), list, dict), type(value)
+            for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+                check(inner)
+
+        check({k: dict(v) if hasattr(v, "items") else v for k, v in content.items()})
+
+
+def test_foreign_types_would_not_survive_the_restricted_loader(tmp_path):
+    """What the plain-types rule is for."""
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(checkpoint.serialise({"format": 1, "when": datetime(2026, 1, 1)}))
+    assert refusal(path).kind == "refused_unsafe"
+
+
+def test_kept_epochs_hold_the_weights_of_their_epoch(tmp_path):
+    run = harness.run_through(tmp_path, harness.settings(epochs=4, keep="every:2")).run
+    assert sorted(p.name for p in run.epochs.iterdir()) == ["epoch-0002.ckpt", "epoch-0004.ckpt"]
+    last, kept = checkpoint.load(run.checkpoint)["net"], checkpoint.load(run.epochs / "epoch-0004.ckpt")["net"]
+    assert all(torch.equal(last[k], kept[k]) for k in last)
+
+
+def test_previous_is_the_checkpoint_before_the_newest(tmp_path):
+    run = harness.run_through(tmp_path, harness.settings(epochs=3)).run
+    assert checkpoint.load(run.checkpoint)["step"] == 18 and checkpoint.load(run.previous)["step"] == 12
+
+
+FAULTS = ["open", "write", "fsync", "link", "replace"]
+
+
+@pytest.mark.parametrize("call", FAULTS)
+@pytest.mark.parametrize("how", ["kill", "full", "io"])
+def test_g07_a_fault_at_any_call_of_a_save_leaves_a_loadable_checkpoint(tmp_path, call, how):
+    """Every n-th call of each system call in a child process; the parent then loads what is there."""
+    run = harness.run_through(tmp_path, harness.settings(epochs=1)).run
+    content = {**checkpoint.load(run.checkpoint), "step": 999}
+    for nth in (1, 2):
+        child = os.fork()
+        if child == 0:
+            _save_with_fault(run, content, call, how, nth)
+        os.waitpid(child, 0)
+        assert checkpoint.load(run.checkpoint, resume=True)["step"] in (6, 999)
+    with run.open():
+        assert not [p for p in run.folder.iterdir() if runs.TEMPORARY.fullmatch(p.name)]
+
+
+def _save_with_fault(run, content, call, how, nth):
+    import errno
+
+    real, count = getattr(os, call, None), 0
+
+    def faulty(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == nth:
+            if how == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(errno.ENOSPC if how == "full" else errno.EIO, "planted")
+        return real(*args, **kwargs)
+
+    setattr(os, call, faulty)
+    try:
+        checkpoint.save(run, content)
+    except (UserError, OSError):
+        pass
+    finally:
+        os._exit(0)
+
+
+def test_g06_kill_9_at_random_moments_never_costs_the_newest_checkpoint(tmp_path):
+    train = harness.settings(epochs=40, save_every=1)
+    whole_step = 0
+    for trial in range(8):
+        child = os.fork()
+        if child == 0:
+            try:
+                made = harness.training(tmp_path, train)
+                with made.machine.session():
+                    if made.run.checkpoint.exists():
+                        made.restore(made.run.checkpoint)
+                    made.go()
+            finally:
+                os._exit(0)
+        _kill_after(child, 0.25 + 0.06 * trial)
+        run = runs.Run(next(p for p in tmp_path.iterdir() if p.is_dir()))
+        if run.checkpoint.exists():
+            step = checkpoint.load(run.checkpoint, resume=True)["step"]
+            assert step >= whole_step
+            whole_step = step
+    assert whole_step > 0
+
+
+def _kill_after(child: int, seconds: float) -> None:
+    import time
+
+    time.sleep(seconds)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def test_the_archive_really_has_the_checksums_that_are_checked(made):
+    with zipfile.ZipFile(io.BytesIO(made.run.checkpoint.read_bytes())) as archive:
+        assert all(info.CRC for info in archive.infolist() if info.file_size)
+    json.dumps(checkpoint.load(made.run.checkpoint)["settings"])  # plain enough for JSON too
