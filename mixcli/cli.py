@@ -7,12 +7,15 @@ built from the settings only when `train` is called.
 
 from __future__ import annotations
 
+import errno
 import inspect
+import io
 import json as jsonlib
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,10 +75,9 @@ class Outcome:
 
 def run() -> None:
     """The console script."""
-    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # where the shell closed it (`>&-`)
-    sys.stderr = sys.stderr or Path(os.devnull).open("w")
+    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()  # None where closed by `>&-`
     if "_MIXCLI_COMPLETE" in os.environ:
-        typer.main.get_command(app)()
+        typer.main.get_command(app)(prog_name="mixcli")
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)  # a terminal that cannot show a character gets its escape
         if reconfigure is not None:
@@ -100,7 +102,7 @@ def _invoke(call: Call) -> Outcome | None:
     """Parses and calls; Typer's own `main` would print its errors and end the process."""
     command = typer.main.get_command(app)
     try:
-        with command.make_context("mixcli", call.argv or ["--help"], obj=call) as context:
+        with command.make_context("mixcli", list(call.argv) or ["--help"], obj=call) as context:
             return command.invoke(context)
     except typer.Exit:  # --help and --version have printed
         return None
@@ -116,11 +118,17 @@ def _told(error: BaseException) -> UserError | None:
         return UserError("interrupted", "Ctrl-C", "stopped")
     if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):  # rich's way out of `| head`
         return None
-    return _internal_error(error, "Type --debug for the trace")
+    return _unexpected(error, "Type --debug for the trace")
 
 
-def _internal_error(error: BaseException, hint: str) -> UserError:
-    return UserError("internal", type(error).__name__, str(error).strip() or "no message", hint=hint)
+def _unexpected(error: BaseException, hint: str) -> UserError:
+    """An exception that nobody turned into an error for users; `hint` says where its trace is."""
+    text = str(error).strip() or "no message"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return UserError("disk_full", str(error.filename or "disk"), "no space left", hint=hint)
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return UserError("out_of_memory", "--batch-size", "out of memory; a smaller one needs less", hint=hint)
+    return UserError("internal", type(error).__name__, text, hint=hint)
 
 
 def _usage_error(error: typer.TyperException) -> UserError:
@@ -230,7 +238,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="show the traceback of an e
 
 def _print_version(asked: bool) -> None:
     if asked:
-        print(f"mixcli {__version__}")
+        _write(Call([]), lambda: print(f"mixcli {__version__}"))
         raise typer.Exit
 
 
@@ -366,7 +374,8 @@ def _named_job(asked: Asked, typed: dict[str, Any], reporter: Reporter) -> Job:
     source = runs.find(asked.resume_from, Path(options.runs_root(typed, os.environ)))
     if source.parent.name == "epochs":
         raise UserError("mismatch", str(source), "weights only, not a resume source", hint="Give the run folder")
-    run = runs.Run(source.parent)
+    folder = source.parent
+    run = runs.Run(folder if runs.NAME.fullmatch(folder.name) else folder.resolve())  # `.` has no id in its name
     gathered = options.continued(typed, run.settings, os.environ)
     _warn(gathered, reporter)
     settings, facts = _completed(gathered)
@@ -387,11 +396,11 @@ def _extended(job: Job, asked: Asked, reporter: Reporter) -> Job:
     if epochs <= job.settings.epochs:
         problem = f"the run has {job.settings.epochs} epochs"
         raise UserError("config", "--extend-to", problem, got=epochs, expected="more")
-    source = job.source or runs.find(str(job.run.folder), job.run.folder.parent)
+    source = job.source or runs.checkpoint_in(job.run.folder)
     settings = job.settings.model_copy(update={"epochs": epochs})
     run = runs.locate(settings, options.identity(settings, job.facts, job.run.id))
-    reporter.announce(f"extends run {job.run.id} of {job.settings.epochs} epochs; "
-                  f"the learning-rate schedule is computed anew for {epochs} epochs")  # fmt: skip
+    effect = f"the learning-rate schedule is computed anew for {epochs} epochs"
+    reporter.announce(f"extends run {job.run.id} of {job.settings.epochs} epochs; {effect}")
     return Job(settings, job.facts, run, source, job.run.id, asked.resume)
 
 
@@ -481,8 +490,11 @@ def _engine(job: Job, start: Path | None, allow_previous: bool, stop_after: floa
 
         raise options.located(error) from error
     except Exception as error:
-        job.run.log.write_text(traceback.format_exc())
-        raise _internal_error(error, f"Trace: {job.run.log}") from error
+        from mixcli import runs
+
+        with suppress(UserError):  # on a full disk the line itself has to do
+            runs.write_atomic(job.run.log, traceback.format_exc().encode(errors="backslashreplace"))
+        raise _unexpected(error, f"Trace: {job.run.log}") from error
 
 
 # --------------------------------------------------------------------------------------------------- mixcli list, bench

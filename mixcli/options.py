@@ -24,7 +24,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin
 
-import typer
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -502,6 +501,8 @@ def _value_in(argv: list[str], option: str) -> str | None:
 
 def _parameter(key: str, field: FieldInfo, panel: str | None) -> inspect.Parameter:
     """A Typer option for one field; `panel` None hides it."""
+    import typer
+
     leaf, _ = _shape(field)
     info = typer.Option(
         f"{flag(key)}/--no-{flag(key)[2:]}" if leaf is bool else flag(key),

@@ -106,9 +106,11 @@ class Run:
             for folder in {self.folder: None, **dict.fromkeys(reversed(self._made))}:
                 with suppress(OSError):  # somebody else put something there
                     folder.rmdir()
-        self._unlock()
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._drop_lock()
 
-    def _unlock(self) -> None:
+    def _drop_lock(self) -> None:
+        """Closes the descriptor; the lock itself stays with other processes that have it from us."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -212,7 +214,7 @@ _open_locks: weakref.WeakSet[Run] = weakref.WeakSet()
 
 def _leave_locks_to_parent() -> None:
     for run in list(_open_locks):
-        run._unlock()
+        run._drop_lock()
 
 
 # A forked data worker that outlives the run would keep it locked.
@@ -378,15 +380,16 @@ def find(text: str, root: Path) -> Path:
         raise UserError("usage", text, "not a run", expected=expected)
     path = Path(text)
     if text == "latest":
-        return _checkpoint_in(_latest(root))
+        return checkpoint_in(_latest(root))
     if path.suffix == ".ckpt" or path.is_file():
         return _checkpoint_file(path)
     if path.is_dir():
-        return _checkpoint_in(path)
-    return _checkpoint_in(_by_prefix(text, root))
+        return checkpoint_in(path)
+    return checkpoint_in(_by_prefix(text, root))
 
 
-def _checkpoint_in(folder: Path) -> Path:
+def checkpoint_in(folder: Path) -> Path:
+    """The newest checkpoint of a run folder."""
     checkpoint = Run(folder).checkpoint
     if not checkpoint.is_file():
         raise UserError("checkpoint_missing", str(folder), "no run.ckpt in it")

@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -144,21 +145,46 @@ def test_a_second_process_is_refused_at_once_and_the_lock_dies_with_its_holder(r
         assert run.state == "unfinished"
 
 
-def test_a_child_does_not_keep_the_lock(run: Run) -> None:
-    run.open()
-    run.append({"step": 1})
-    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
-    context = multiprocessing.get_context("fork")
-    worker = context.Process(target=time.sleep, args=(60,))
-    worker.start()
+FORK = """
+import os, sys, time
+from pathlib import Path
+from mixcli.runs import Run
+run = Run(Path(sys.argv[1])).open()
+run.begin("")
+if os.fork() == 0:
+    print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_an_orphaned_worker_does_not_keep_the_lock(run: Run) -> None:
+    run.folder.parent.mkdir()
+    holder = subprocess.Popen([sys.executable, "-c", FORK, str(run.folder)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    worker = int(holder.stdout.readline())
     try:
-        run.close()
+        refused("run_locked", run.open)
+        holder.kill()
+        holder.wait()
+        run.open().close()
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        holder.communicate()
+
+
+def test_a_child_leaves_the_lock_with_its_parent_and_closing_frees_it_at_once(run: Run) -> None:
+    with begun(run):
+        run.append({"step": 1})
+        child = multiprocessing.get_context("fork").Process(target=run.close)
+        child.start()
+        child.join()
+        refused("run_locked", Run(run.folder).open)
+        sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False)
+    try:
         Run(run.folder).open().close()
     finally:
-        for child in (sleeper, worker):
-            child.kill()
+        sleeper.kill()
         sleeper.wait()
-        worker.join()
 
 
 def test_opening_again_in_the_same_process_is_refused(run: Run) -> None:

@@ -102,7 +102,8 @@ def crop(images: Tensor, rows: Tensor, top: Tensor, left: Tensor, size: tuple[in
 def mirrored(images: Tensor, mirror: Tensor) -> Tensor:
     """`images` (B, C, H, W) uint8 with those that `mirror` (B,) bool marks flipped left to right."""
     every_bit = -mirror.to(torch.uint8).view(-1, 1, 1, 1)  # 255 or 0
-    return images ^ ((images ^ images.flip(-1)) & every_bit)  # torch.where on bytes takes five times as long on a CPU
+    flipped = images.flip(-1)  # torch.where on bytes takes seven times as long on a CPU as these three
+    return flipped.bitwise_xor_(images).bitwise_and_(every_bit).bitwise_xor_(images)
 
 
 def cut(images: Tensor, row: Tensor, column: Tensor, side: int) -> Tensor:

@@ -22,7 +22,14 @@ OWN_ROWS = {"loss", "accuracy"}  # of the training part, shown apart from the pa
 
 def show(table: RenderableType) -> None:
     """Prints on stdout, coloured only where that is a terminal."""
-    Console(highlight=False).print(table)
+    _Console(highlight=False).print(table)
+
+
+class _Console(Console):
+    """Leaves a closed stdout to the caller; rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise
 
 
 def training(result: Mapping[str, Any]) -> RenderableType:
