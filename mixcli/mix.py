@@ -11,7 +11,7 @@ nothing. The label weight is the mean of the final mask, never the number that w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import ModuleType
 
@@ -46,7 +46,8 @@ class Context:
 
     def at(self, size: tuple[int, int] | None) -> Context:
         """The same batch seen at another height and width; None is one constant weight per image."""
-        return Context((self.size[0], *(size or (1, 1))), self.labels, self.classes, self.added, self.stages)
+        height, width = size or (1, 1)
+        return replace(self, size=(self.size[0], height, width))
 
 
 @dataclass(frozen=True)

@@ -245,9 +245,9 @@ def test_a_dry_run_tells_everything_and_makes_nothing(json_too: bool, capsys: py
     if json_too:
         plan = json.loads(out)["result"]
         assert (plan["run"], plan["images"], plan["steps_per_epoch"], plan["steps"]) == (str(run.folder), 80, 5, 100)
-        assert plan["settings"]["method"] == "cutmix" and plan["settings"]["lr"] == 0.1
+        assert plan["settings"]["method"] == "cutmix" and plan["settings"]["lr"] == 0.2
     else:
-        assert str(run.folder) in out and 'method = "cutmix"' in out and "lr = 0.1" in out
+        assert str(run.folder) in out and 'method = "cutmix"' in out and "lr = 0.2" in out
 
 
 def test_a_finished_run_is_reported_and_not_repeated(capsys: pytest.CaptureFixture[str], library: Library) -> None:

@@ -92,7 +92,7 @@ def tensors(value: Any, at: str = "") -> dict[str, torch.Tensor]:
 
 
 def same_bits(one: Training, two: Training) -> bool:
-    a, b = tensors(one.state()), tensors(two.state())
+    a, b = tensors(one.content()), tensors(two.content())
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 

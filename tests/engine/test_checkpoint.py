@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import signal
+import time
 import zipfile
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixcli import runs
+from mixcli import options, runs
+from mixcli.data import sources
 from mixcli.engine import checkpoint
 from mixcli.errors import UserError
 from tests.engine import harness
@@ -184,34 +186,42 @@ def _save_with_fault(run, content, call, how, nth):
 
 
 def test_g06_kill_9_at_random_moments_never_costs_the_newest_checkpoint(tmp_path):
-    train = harness.settings(epochs=40, save_every=1)
-    whole_step = 0
-    for trial in range(8):
+    train, rng = harness.settings(epochs=400, save_every=1), random.Random(0)
+    run = runs.Run(tmp_path / runs.name(train, options.identity(train, sources.look(train))))
+    reached = 0
+    for _ in range(8):
         child = os.fork()
         if child == 0:
-            try:
-                made = harness.training(tmp_path, train)
-                with made.machine.session():
-                    if made.run.checkpoint.exists():
-                        made.restore(made.run.checkpoint)
-                    made.go()
-            finally:
-                os._exit(0)
-        _kill_after(child, 0.25 + 0.06 * trial)
-        run = runs.Run(next(p for p in tmp_path.iterdir() if p.is_dir()))
-        if run.checkpoint.exists():
-            step = checkpoint.load(run.checkpoint, resume=True)["step"]
-            assert step >= whole_step
-            whole_step = step
-    assert whole_step > 0
+            _train_until_killed(tmp_path, train)
+        _wait_for_progress(run.checkpoint)
+        time.sleep(rng.uniform(0, 0.05))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        step = checkpoint.load(run.checkpoint, resume=True)["step"]
+        assert step > reached
+        reached = step
 
 
-def _kill_after(child: int, seconds: float) -> None:
-    import time
+def _train_until_killed(root, train):
+    try:
+        made = harness.training(root, train)
+        with made.machine.session():
+            if made.run.checkpoint.exists():
+                made.restore(made.run.checkpoint)
+            made.go()
+    finally:
+        os._exit(0)
 
-    time.sleep(seconds)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+
+def _wait_for_progress(path: Path) -> None:
+    """Until the file has been replaced once more; a hang fails after a minute."""
+    before = path.stat().st_ino if path.exists() else None
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if path.exists() and path.stat().st_ino != before:
+            return
+        time.sleep(0.002)
+    raise AssertionError("the run saved nothing for a minute")
 
 
 def test_the_archive_really_has_the_checksums_that_are_checked(made):

@@ -38,15 +38,15 @@ def test_every_method_resumes_in_the_middle_of_an_epoch(tmp_path, method):
 
 
 def reset_momentum(training):
-    training.optimizer.state.clear()
+    training.state.optimizer.state.clear()
 
 
 def reset_schedule(training):
-    training._set_lr(0)
+    training.state.schedule_at(0)
 
 
 def reset_ema(training):
-    training.ema.load_state_dict({**training.ema.state_dict(), "n_averaged": torch.tensor(0)})
+    training.state.ema.load_state_dict({**training.state.ema.state_dict(), "n_averaged": torch.tensor(0)})
 
 
 def other_key(purpose):
@@ -70,7 +70,7 @@ def test_the_resume_test_catches_what_is_lost(tmp_path, whole, tamper):
 def test_the_learning_rate_of_two_parts_is_that_of_the_whole(tmp_path, whole):
     resumed = harness.run_cut(tmp_path, harness.settings(FULL, ema=0.9), 13)
     assert [row["lr"] for row in whole.run.rows()] == [row["lr"] for row in resumed.run.rows()]
-    assert whole.lr == resumed.lr
+    assert whole.state.lr == resumed.state.lr
 
 
 def test_a_new_process_repeats_the_bits(tmp_path):
@@ -78,7 +78,7 @@ def test_a_new_process_repeats_the_bits(tmp_path):
         "import sys, hashlib; from pathlib import Path; from tests.engine import harness\n"
         "from mixcli.settings import SynerMix\n"
         "made = harness.run_through(Path(sys.argv[1]), harness.settings(SynerMix(), epochs=1))\n"
-        "state = harness.tensors(made.state())\n"
+        "state = harness.tensors(made.content())\n"
         "print(hashlib.sha256(b''.join(v.numpy().tobytes() for v in state.values())).hexdigest())"
     )
     hashes = set()
@@ -91,7 +91,8 @@ def test_a_new_process_repeats_the_bits(tmp_path):
 
 def test_twenty_seeds_give_twenty_sets_of_weights(tmp_path):
     found = {
-        float(harness.training(tmp_path, harness.settings(seed=s)).net.head.weight.detach().sum()) for s in range(20)
+        float(harness.training(tmp_path, harness.settings(seed=s)).state.net.head.weight.detach().sum())
+        for s in range(20)
     }
     assert len(found) == 20
 

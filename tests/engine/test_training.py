@@ -48,7 +48,7 @@ def test_the_schedule_is_that_of_the_update_it_scales(tmp_path):
     train = harness.settings(epochs=2, schedule="cosine", lr=0.1)
     made = harness.run_through(tmp_path, train)
     assert [row["lr"] for row in made.run.rows()][0] == pytest.approx(0.05)  # what the next update will use
-    assert made.lr == pytest.approx(0.0, abs=1e-12)
+    assert made.state.lr == pytest.approx(0.0, abs=1e-12)
 
 
 def test_ema_is_the_running_average_it_claims_to_be(tmp_path):
@@ -59,22 +59,22 @@ def test_ema_is_the_running_average_it_claims_to_be(tmp_path):
     def step(rows, added):
         nonlocal average
         original(rows, added)
-        now = made.net.head.weight.detach().clone()
+        now = made.state.net.head.weight.detach().clone()
         average = now if average is None else 0.8 * average + 0.2 * now
 
     made._step = step
     with made.machine.session():
         result = made.go()
-    assert torch.allclose(made.ema.module.head.weight, average, atol=1e-6)
+    assert torch.allclose(made.state.ema.module.head.weight, average, atol=1e-6)
     assert result["weights"] == "EMA"
 
 
 def test_evaluation_counts_do_not_depend_on_the_batch_size(tmp_path):
     made = harness.run_through(tmp_path, harness.settings(epochs=1))
-    found = [evaluate(made.net, made.held_out["test"], made.machine, batch) for batch in (1, 7, 64, 1000)]
+    found = [evaluate(made.state.net, made.held_out["test"], made.machine, batch) for batch in (1, 7, 64, 1000)]
     assert all(torch.equal(f.correct, found[0].correct) for f in found)
     assert all(abs(f.nll - found[0].nll) < 1e-6 for f in found)
-    assert made.net.training
+    assert made.state.net.training
 
 
 @pytest.mark.parametrize("method", [MixUp(), SynerMix(), CutMix()], ids=lambda m: m.name)
@@ -83,9 +83,12 @@ def test_t13_a_diverging_run_stops_before_its_weights_and_files_are_poisoned(tmp
     with pytest.raises(UserError) as caught, made.machine.session():
         made.go()
     error = caught.value
-    assert error.exit_code == 4 and f"step {made.step + 1}" == error.subject
+    assert error.exit_code == 4 and f"step {made.state.step + 1}" == error.subject
     assert "not finite" in str(error) and "lr" in str(error) and method.name in str(error)
-    assert not made.run.checkpoint.exists() or torch.load(made.run.checkpoint, weights_only=True)["step"] <= made.step
+    assert (
+        not made.run.checkpoint.exists()
+        or torch.load(made.run.checkpoint, weights_only=True)["step"] <= made.state.step
+    )
 
 
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -96,19 +99,19 @@ def test_g15_a_planted_non_finite_number_leaves_the_weights_of_the_step_before(t
 
     def poisoned(batch, plan):
         losses = forward(batch, plan)
-        if before.step == 8:
-            weights.update({k: v.clone() for k, v in before.net.named_parameters()})
+        if before.state.step == 8:
+            weights.update({k: v.clone() for k, v in before.state.net.named_parameters()})
             if where == "loss":
                 return type(losses)(losses.total * torch.nan, losses.parts)
-            before.net.head.weight.register_hook(lambda g: g * torch.inf)
+            before.state.net.head.weight.register_hook(lambda g: g * torch.inf)
         return losses
 
     before.forward = poisoned
     with pytest.raises(UserError, match=f"{where} not finite"), before.machine.session():
         before.go()
-    assert all(torch.equal(weights[k], v) for k, v in before.net.named_parameters())
+    assert all(torch.equal(weights[k], v) for k, v in before.state.net.named_parameters())
     assert torch.load(before.run.checkpoint, weights_only=True)["step"] == 6
-    assert reference.step == 12
+    assert reference.state.step == 12
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)])
@@ -158,7 +161,7 @@ def test_a_validation_part_is_scored_and_its_best_epoch_kept_aside(tmp_path):
     made = harness.run_through(tmp_path, harness.settings(epochs=2, val_fraction=0.1))
     rows = made.run.rows()
     assert all({"accuracy", "nll", "images"} == set(row["val"]) for row in rows)
-    assert made.run.best.exists() and made.best == max(row["val"]["accuracy"] for row in rows)
+    assert made.run.best.exists() and made.state.best == max(row["val"]["accuracy"] for row in rows)
 
 
 def test_only_the_epochs_asked_for_are_evaluated_and_always_the_last(tmp_path):
@@ -201,7 +204,7 @@ def test_gpu_a_run_repeats_its_bits_and_never_waits_in_a_step(tmp_path, method):
     rows = torch.arange(20).numpy()
     with quiet.machine.session():
         quiet._step(rows, 0)
-        quiet.step = 1  # a step at which the flag is not read
+        quiet.state.step = 1  # a step at which the flag is not read
         torch.cuda.set_sync_debug_mode("error")
         try:
             quiet._step(rows, 0)

@@ -1,0 +1,120 @@
+"""state.py: what an update moves: weights, their average, optimizer, schedule, the step's number, the epoch's sums.
+
+Nothing random is here: draws are keyed by the step's number, so this is all that a resumed run needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from mixcli.engine import schedule
+from mixcli.engine.device import Machine
+from mixcli.mix import Losses
+from mixcli.nets.staged import StagedNet
+from mixcli.settings import Train
+
+
+@dataclass
+class Progress:
+    """Sums over the steps of the running epoch, on the device; saved too, so that a resumed log line is exact."""
+
+    names: list[str] = field(default_factory=list)
+    sums: Tensor | None = None
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    def add(self, losses: Losses, images: int) -> None:
+        values = torch.stack([value.double() for value in losses.parts.values()])
+        self.names = list(losses.parts)
+        self.sums = values if self.sums is None else self.sums + values
+        self.steps += 1
+        self.images += images
+
+    def means(self) -> dict[str, float]:
+        if self.sums is None:
+            return {}
+        return dict(zip(self.names, (self.sums / self.steps).tolist(), strict=True))
+
+
+class State:
+    """A net in training after `step` updates.
+
+    steps  per epoch
+    """
+
+    def __init__(self, net: StagedNet, settings: Train, machine: Machine, steps: int):
+        self.net = net
+        self.ema: AveragedModel | None = None
+        if settings.ema > 0:
+            self.ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+        self.optimizer = torch.optim.SGD(
+            net.parameters(),
+            lr=settings.lr or 0.0,
+            momentum=settings.momentum,
+            nesterov=settings.nesterov,
+            weight_decay=settings.weight_decay or 0.0,
+            fused=machine.device.type == "cuda",
+        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule.factor(settings, steps))
+        self.step = 0
+        self.progress = Progress()
+        self.best: float | None = None  # validation accuracy
+
+    @property
+    def evaluated(self) -> StagedNet:
+        """The net that is evaluated: averaged weights where the run has them."""
+        averaged = self.net if self.ema is None else self.ema.module
+        assert isinstance(averaged, StagedNet)
+        return averaged
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next update."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def update(self, losses: Losses, images: int) -> None:
+        """One step of the optimizer with the gradients at hand, and all that follows it."""
+        self.optimizer.step()
+        self.scheduler.step()
+        if self.ema is not None:
+            self.ema.update_parameters(self.net)
+        self.progress.add(losses, images)
+        self.step += 1
+
+    def content(self) -> dict[str, Any]:
+        """Plain values and tensors, for a checkpoint."""
+        return {
+            "step": self.step,
+            "net": self.net.state_dict(),
+            "ema": None if self.ema is None else self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": {"last_epoch": self.scheduler.last_epoch},
+            "progress": dict(vars(self.progress)),
+            "best": self.best,
+        }
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Takes over what `content` returned, in this process or another."""
+        self.step, self.best = content["step"], content["best"]
+        self.net.load_state_dict(content["net"])
+        if self.ema is not None:
+            self.ema.load_state_dict(content["ema"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.schedule_at(content["scheduler"]["last_epoch"])
+        self.progress = Progress(**content["progress"])
+        if self.progress.sums is not None:
+            self.progress.sums = self.progress.sums.to(self.net.head.weight.device)
+
+    def schedule_at(self, step: int) -> None:
+        """Puts the schedule at `step`: the optimizer's own lr was written under the schedule of the checkpoint."""
+        scheduler = self.scheduler
+        scheduler.last_epoch = step
+        groups = zip(self.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+        for group, base, factor in groups:
+            group["lr"] = base * factor(step)
