@@ -119,12 +119,6 @@ def load(train: Train) -> Source:
     return Source(train.dataset, facts, classes, kept, val, test, mean, std, _digest(kept))
 
 
-def equal_pixels(a: Split, b: Split) -> int:
-    """How many different images both splits hold, by their pixels (CIFAR-100, train and test: 10)."""
-    of_a, of_b = ({hashlib.blake2b(x, digest_size=16).digest() for x in split.images} for split in (a, b))
-    return len(of_a & of_b)
-
-
 def _locate(train: Train) -> Path | None:
     """The file or the folder of the data set; None for what comes with scikit-learn."""
     name = train.dataset

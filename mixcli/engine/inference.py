@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from mixcli import options
 from mixcli.data.resident import Resident
-from mixcli.engine.device import Machine
-from mixcli.nets.staged import StagedNet
+from mixcli.engine import checkpoint
+from mixcli.engine.device import Machine, prepare
+from mixcli.nets.staged import StagedNet, build
+from mixcli.sampling import Random
+from mixcli.settings import Train
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,23 @@ class Evaluation:
 
     def row(self) -> dict[str, float | int]:
         return {"accuracy": self.accuracy, "nll": self.nll, "images": len(self.correct)}
+
+
+def restore(path: Path, device: str = "auto") -> tuple[Train, Machine, StagedNet]:
+    """A checkpoint ready for use: its settings, the machine, its net in eval mode, averaged weights where it has them.
+
+    Raises UserError for a file that is missing, damaged or not a checkpoint, or a device that is not there.
+    """
+    content = checkpoint.load(path)
+    settings = options.from_flat({**content["settings"], "device": device})
+    machine, classes = prepare(settings), len(content["data"]["classes"])
+    assert settings.net is not None
+    net = build(settings.net, content["data"]["channels"], classes, settings.width, Random(settings.seed, "init"))
+    weights = content["net"]
+    if content["ema"] is not None:
+        weights = {key.removeprefix("module."): v for key, v in content["ema"].items() if key != "n_averaged"}
+    net.load_state_dict(weights)
+    return settings, machine, net.to(machine.device).eval()
 
 
 @torch.inference_mode()

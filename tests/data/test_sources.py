@@ -495,11 +495,6 @@ def test_the_published_sums_are_torchvisions():
 # Equal pixels
 
 
-def test_images_in_both_parts_are_counted_once_each(saved):
-    source = load(saved(x_test=np.concatenate([X[:3], X[:1], 255 - X[:16]])))
-    assert sources.equal_pixels(source.train, source.test) == 3
-
-
 PACKED = Path(__file__).parents[3] / "shared" / "data" / "cifar100" / "test.npz"
 
 

@@ -11,7 +11,7 @@ import torch
 from mixcli.data import sources
 from mixcli.engine import schedule, training
 from mixcli.engine.device import prepare
-from mixcli.engine.inference import evaluate
+from mixcli.engine.inference import evaluate, restore
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.settings import CutMix, MixUp, SynerMix
@@ -162,6 +162,15 @@ def test_a_validation_part_is_scored_and_its_best_epoch_kept_aside(tmp_path):
     rows = made.run.rows()
     assert all({"accuracy", "nll", "images"} == set(row["val"]) for row in rows)
     assert made.run.best.exists() and made.state.best == max(row["val"]["accuracy"] for row in rows)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_checkpoint_restores_to_the_net_that_was_scored(tmp_path, ema):
+    made = harness.run_through(tmp_path, harness.settings(epochs=1, ema=ema))
+    settings, machine, net = restore(made.run.checkpoint)
+    found = evaluate(net, made.held_out["test"], machine)
+    assert found.accuracy == made.run.finished()["accuracy"] and not net.training
+    assert settings.method == made.settings.method
 
 
 def test_only_the_epochs_asked_for_are_evaluated_and_always_the_last(tmp_path):

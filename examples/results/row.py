@@ -1,0 +1,96 @@
+"""Train one row of the results table, evaluate it, and write it down: a line of rows.csv and the images it gets right.
+
+    python examples/results/row.py examples/openmixup-mixup-cifar100-resnet18.toml --seed 0 --stop-after 9m
+
+Made for a machine that is there for minutes only: the run is resumed where it stands, stopped in time (exit code 75:
+type the same again), and what comes back is small: a CSV line and one bit per test image, never a checkpoint. Any
+further word is passed to `mixcli train` (`--epochs 2` for a trial; its row is then another run with an id of its own).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixcli import cli
+from mixcli.data import sources
+from mixcli.data.augment import Augmentation
+from mixcli.data.resident import Resident
+from mixcli.engine import inference
+from mixcli.runs import write_atomic
+
+COLUMNS = [
+    "id", "recipe", "method", "dataset", "net", "seed", "epochs", "precision", "test_images", "accuracy",
+    "accuracy_median_last10", "nll", "parameters", "seconds", "device", "threads", "torch", "mixcli", "bits",
+]  # fmt: skip
+LIMIT = 1_000_000  # bytes of all that a call writes
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipe", type=Path, help="TOML file of settings")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of rows.csv and bits/")
+    asked, further = parser.parse_known_args(argv)
+
+    code, document = train(["--config", str(asked.recipe), "--seed", str(asked.seed), *further])
+    if code:
+        return code
+    row, bits = measured(document["result"], asked.recipe.stem)
+    written = write(asked.out, row, bits)
+    print(
+        f"{row['method']}: {row['accuracy']:.2%} (median of the last ten {row['accuracy_median_last10']:.2%}); {written}"
+    )
+    return 0
+
+
+def train(words: list[str]) -> tuple[int, dict[str, Any]]:
+    """Runs `mixcli train`, going on where it was stopped; returns its exit code and its document."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = cli.main(["train", *words, "--resume", "--json"])
+    return code, json.loads(printed.getvalue())
+
+
+def measured(result: dict[str, Any], recipe: str) -> tuple[dict[str, Any], np.ndarray]:
+    """The row of a finished run, and one bool per test image: is the most probable class its own?"""
+    checkpoint = Path(result["checkpoint"])
+    environment = json.loads((checkpoint.parent / "environment.json").read_text())
+    settings, machine, net = inference.restore(checkpoint)
+    source = sources.load(settings)
+    test = Resident(source.test.images, source.test.labels, source.mean, source.std, Augmentation(), machine.device)
+    with machine.session():
+        correct = inference.evaluate(net, test, machine).correct.numpy()
+    row = {**environment, **result, "recipe": recipe, "bits": f"bits/{result['id']}.npz"}
+    return {name: row[name] for name in COLUMNS}, correct
+
+
+def write(out: Path, row: dict[str, Any], correct: np.ndarray) -> str:
+    """Adds the row to rows.csv, in place of an older one of the same run, and its bits to bits/."""
+    (out / "bits").mkdir(parents=True, exist_ok=True)
+    packed = io.BytesIO()
+    np.savez_compressed(packed, correct=np.packbits(correct), images=np.int64(len(correct)))
+    table = out / "rows.csv"
+    rows = list(csv.DictReader(io.StringIO(table.read_text()))) if table.exists() else []
+    rows = [old for old in rows if old["id"] != row["id"]] + [{name: str(value) for name, value in row.items()}]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    if len(packed.getvalue()) + len(text.getvalue()) > LIMIT:
+        raise SystemExit(f"{row['id']}: more than {LIMIT} bytes, nothing written")
+    write_atomic(out / row["bits"], packed.getvalue())
+    write_atomic(table, text.getvalue().encode())
+    return f"{table}, {out / row['bits']}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

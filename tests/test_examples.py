@@ -1,0 +1,92 @@
+"""Every example runs: each recipe is a complete plan, own_loop.py learns, row.py writes its row and resumes."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mixcli import cli, options
+from mixcli.engine import checkpoint
+from mixcli.settings import SynerMix, Train
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+RECIPES = sorted(EXAMPLES.glob("*.toml"))
+each_recipe = pytest.mark.parametrize("recipe", RECIPES, ids=lambda p: p.stem)
+
+
+def settings(recipe: Path) -> Train:
+    return options.gather({}, recipe, {}).train
+
+
+@each_recipe
+def test_a_recipe_states_source_expectation_and_cost_and_is_read(recipe):
+    head = recipe.read_text().split("\n\n")[0]
+    assert all(word in head for word in ("# Source ", "# Expected ", "# Cost "))
+    assert settings(recipe).dataset == "cifar100"
+
+
+@each_recipe
+def test_a_recipe_trains_on_a_small_set_of_its_own_shape(recipe, tmp_path, monkeypatch):
+    """Two steps of a narrow net, everything else as the file says."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (48, 32, 32, 3), dtype=np.uint8), np.arange(48) % 4
+    np.savez("tiny.npz", x_train=images, y_train=labels, x_test=images[:8], y_test=labels[:8])
+    words = ["--dataset", "tiny.npz", "--epochs", "1", "--batch", "24", "--width", "4"]
+    words += ["--per-class", "12"] if settings(recipe).per_class else []
+    assert cli.main(["train", "--config", str(recipe), *words, "--quiet"]) == 0
+
+
+def test_all_methods_of_the_synermix_comparison_share_recipe_and_supplement():
+    shared = [settings(r) for r in RECIPES if r.stem.startswith("synermix")]
+    assert len(shared) == 9 and {s.supplement for s in shared} == {2}
+    same = {json.dumps({k: v for k, v in s.model_dump(mode="json").items() if k != "method"}) for s in shared}
+    assert len(same) == 1
+    assert {s.method.weights for s in shared if isinstance(s.method, SynerMix)} == {"uniform", "single", "equal"}
+
+
+def test_own_loop_learns():
+    done = subprocess.run([sys.executable, EXAMPLES / "own_loop.py"], capture_output=True, text=True, check=True)
+    assert float(done.stdout.split()[-1].rstrip("%")) > 85
+
+
+@pytest.fixture
+def row(monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location("row", EXAMPLES / "results" / "row.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(tmp_path)
+    Path("few.toml").write_text('method = "mixup"\nper_class = 10\nepochs = 3\n')
+    return module
+
+
+def test_row_writes_the_scores_and_a_bit_per_test_image(row, capsys):
+    for _ in range(2):  # the second call finds the run finished and replaces its line by the same one
+        assert row.main(["few.toml", "--seed", "3", "--out", "results"]) == 0
+    (line,) = csv.DictReader(Path("results/rows.csv").read_text().splitlines())
+    assert line["recipe"] == "few" and line["seed"] == "3" and line["method"] == "mixup" and line["device"]
+    with np.load(Path("results") / line["bits"]) as bits:
+        correct = np.unpackbits(bits["correct"], count=int(bits["images"]))
+    assert len(correct) == 360 and correct.mean() == pytest.approx(float(line["accuracy"]))
+    assert "rows.csv" in capsys.readouterr().out
+
+
+def test_row_stopped_in_time_is_gone_on_with_by_the_same_words(row):
+    words = ["few.toml", "--out", "results", "--epochs", "3000"]
+    assert row.main([*words, "--stop-after", "1s"]) == 75
+    assert not Path("results/rows.csv").exists()
+    first = _steps_done()
+    assert row.main([*words, "--stop-after", "1s"]) == 75
+    assert _steps_done() > first
+
+
+def _steps_done() -> int:
+    (checkpoint_file,) = Path("runs").glob("*/run.ckpt")
+    return checkpoint.load(checkpoint_file)["step"]
