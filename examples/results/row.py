@@ -46,9 +46,8 @@ def main(argv: list[str]) -> int:
         return code
     row, bits = measured(document["result"], asked.recipe.stem)
     written = write(asked.out, row, bits)
-    print(
-        f"{row['method']}: {row['accuracy']:.2%} (median of the last ten {row['accuracy_median_last10']:.2%}); {written}"
-    )
+    scores = f"{row['accuracy']:.2%} (median of the last ten {row['accuracy_median_last10']:.2%})"
+    print(f"{row['method']}: {scores}; {written}")
     return 0
 
 
