@@ -73,10 +73,9 @@ class State:
         assert isinstance(averaged, StagedNet)
         return averaged
 
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next update."""
-        return float(self.optimizer.param_groups[0]["lr"])
+    def lr(self, step: int) -> float:
+        """The learning rate of the update that follows `step` others."""
+        return float(self.scheduler.base_lrs[0]) * self.scheduler.lr_lambdas[0](step)
 
     def update(self, losses: Losses, images: int) -> None:
         """One step of the optimizer with the gradients at hand, and all that follows it."""
@@ -113,8 +112,6 @@ class State:
 
     def schedule_at(self, step: int) -> None:
         """Puts the schedule at `step`: the optimizer's own lr was written under the schedule of the checkpoint."""
-        scheduler = self.scheduler
-        scheduler.last_epoch = step
-        groups = zip(self.optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
-        for group, base, factor in groups:
-            group["lr"] = base * factor(step)
+        self.scheduler.last_epoch = step
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(step)

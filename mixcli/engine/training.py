@@ -142,7 +142,8 @@ class Training:
         """Evaluates, logs and saves what the epoch asks for."""
         self._raise_if_diverged()
         state = self.state
-        row: dict[str, Any] = {"epoch": epoch, "step": state.step, "lr": state.lr, "images": state.progress.images}
+        row: dict[str, Any] = {"epoch": epoch, "step": state.step, "lr": state.lr(state.step - 1)}
+        row["images"] = state.progress.images
         row["train"] = state.progress.means()
         if epoch % self.settings.eval_every == 0 or epoch == self.epochs:
             row |= {name: evaluate(state.evaluated, data, self.machine).row() for name, data in self.held_out.items()}
@@ -247,7 +248,7 @@ class Training:
             "diverged",
             f"step {bad + 1}",
             f"{self.guard.what} not finite (epoch {epoch + 1}, method {self.settings.method.label()}{ratio}, "
-            f"lr {self.state.lr:.4g}, images {images}, …); weights as of step {bad}, last good file: {saved}",
+            f"lr {self.state.lr(bad):.4g}, images {images}, …); weights as of step {bad}, last good file: {saved}",
             hint="Lower --lr",
         )
 

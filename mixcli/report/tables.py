@@ -54,9 +54,9 @@ def training(result: Mapping[str, Any]) -> RenderableType:
     table.add_section()
     train = get("train") or {}
     _row(table, "training loss", _number(train.get("loss")), "mean of the last epoch")
-    parts = [f"{name} {_number(value)}" for name, value in train.items() if name not in OWN_ROWS]
+    parts = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in train.items() if name not in OWN_ROWS and value]
     if parts:
-        _row(table, "its parts", ", ".join(parts))
+        _row(table, "", " · ".join(parts))
     table.add_section()
     _row(table, "checkpoint", str(get("checkpoint")))
     return table

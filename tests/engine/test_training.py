@@ -44,11 +44,13 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_nothing():
     assert found[: peak + 1] == sorted(found[: peak + 1]) and found[peak:] == sorted(found[peak:], reverse=True)
 
 
-def test_the_schedule_is_that_of_the_update_it_scales(tmp_path):
-    train = harness.settings(epochs=2, schedule="cosine", lr=0.1)
-    made = harness.run_through(tmp_path, train)
-    assert [row["lr"] for row in made.run.rows()][0] == pytest.approx(0.05)  # what the next update will use
-    assert made.state.lr == pytest.approx(0.0, abs=1e-12)
+def test_a_row_logs_the_rate_that_its_last_update_used(tmp_path):
+    made = harness.training(tmp_path, harness.settings(epochs=2, schedule="cosine", lr=0.1))
+    used: list[float] = []
+    made.state.optimizer.register_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
+    made.go()
+    assert used == pytest.approx([0.1] * 6 + [0.05] * 6)
+    assert [row["lr"] for row in made.run.rows()] == pytest.approx([0.1, 0.05])
 
 
 def test_ema_is_the_running_average_it_claims_to_be(tmp_path):
