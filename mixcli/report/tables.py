@@ -54,7 +54,7 @@ def training(result: Mapping[str, Any]) -> RenderableType:
     table.add_section()
     train = get("train") or {}
     _row(table, "training loss", _number(train.get("loss")), "mean of the last epoch")
-    parts = [f"{name.replace('_', ' ')} {value:.3g}" for name, value in train.items() if name not in OWN_ROWS and value]
+    parts = [f"{name.replace('_', ' ')} {_short(v)}" for name, v in train.items() if name not in OWN_ROWS and v != 0]
     if parts:
         _row(table, "", " · ".join(parts))
     table.add_section()
@@ -130,6 +130,10 @@ def _percent(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.3g}"
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _count(value: int | None) -> str:
