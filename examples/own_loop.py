@@ -9,6 +9,7 @@ from mixcli.mixing import class_blend, cutmix
 from mixcli.sampling import Random
 from mixcli.settings import CutMix
 
+torch.manual_seed(0)
 x, y = (torch.from_numpy(a) for a in load_digits(return_X_y=True))
 x = (x / 16).float().view(-1, 1, 8, 8)
 body = torch.nn.Sequential(torch.nn.Conv2d(1, 32, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(1152, 64))

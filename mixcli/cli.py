@@ -165,7 +165,7 @@ def _show(call: Call, outcome: Outcome | None) -> None:
 
 
 def _print_envelope(call: Call, result: dict[str, Any] | None, error: UserError | None) -> None:
-    from mixcli.runs import plain
+    from mixcli.files import plain
 
     envelope = {
         "schema": SCHEMA,
@@ -490,10 +490,10 @@ def _engine(job: Job, start: Path | None, allow_previous: bool, stop_after: floa
 
         raise options.located(error) from error
     except Exception as error:
-        from mixcli import runs
+        from mixcli.files import write_atomic
 
         with suppress(UserError):  # on a full disk the line itself has to do
-            runs.write_atomic(job.run.log, traceback.format_exc().encode(errors="backslashreplace"))
+            write_atomic(job.run.log, traceback.format_exc().encode(errors="backslashreplace"))
         raise _unexpected(error, f"Trace: {job.run.log}") from error
 
 

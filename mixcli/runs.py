@@ -1,35 +1,28 @@
-"""runs.py: the run store: names, kernel locks, atomic files, the state of a run, and finding one again.
+"""runs.py: the run store: names, kernel locks, the state of a run, its log, and finding one again.
 
 A run is a folder `<dataset>-<net>-<method>-s<seed>-<id>` under one root. It is done once its `result.json`, written
-last, validates. Whoever writes holds the folder's kernel lock, which vanishes with the process. Whole files are
-replaced atomically; the log grows by one write call per line. Nothing here follows a link or deletes a file it does not
-know.
+last, validates. Whoever writes holds the folder's kernel lock, which vanishes with the process. Nothing here
+follows a link or deletes a file it does not know.
 """
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
-import math
 import os
 import re
-import secrets
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from mixcli.errors import UserError
+from mixcli.files import FULL, append, as_json, plain, remove_temporaries, told, write_atomic
 from mixcli.settings import Train
 
 RESULT_FORMAT = 1
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}-[0-9a-f]{12}")
-TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.mixcli-tmp")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-UMASK = os.umask(0o077)
-os.umask(UMASK)
 
 
 # ---------------------------------------------------------------------------------------------------------- one run
@@ -92,7 +85,7 @@ class Run:
         self._lock = _locked(self.folder / "lock", self.folder)
         _open_locks.add(self)
         for folder in (self.folder, self.epochs):
-            _remove_temporaries(folder)
+            remove_temporaries(folder)
         return self
 
     def close(self) -> None:
@@ -147,24 +140,17 @@ class Run:
 
     def describe(self, environment: dict[str, Any]) -> None:
         """Writes what the run's bits depend on beside its settings."""
-        write_atomic(self.environment, _json(environment, indent=2))
+        write_atomic(self.environment, as_json(environment, indent=2))
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Writes the result, whose presence says that the run is done, and returns it as written."""
         content = plain({"format": RESULT_FORMAT, "id": self.id, **result})
-        write_atomic(self.result, _json(content, indent=2))
+        write_atomic(self.result, as_json(content, indent=2))
         return content
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds a line to the log in one write call, so that a kill cuts at most that line."""
-        line = _json(row)
-        with _told(self.metrics):
-            file = os.open(self.metrics, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o666)
-            try:
-                if os.write(file, line) < len(line):
-                    raise OSError(errno.ENOSPC, "short write")
-            finally:
-                os.close(file)
+        """Adds a line to the log."""
+        append(self.metrics, as_json(row))
 
     def rows(self) -> list[dict[str, Any]]:
         """The log; see `rows`."""
@@ -174,7 +160,7 @@ class Run:
         """Drops the log's rows beyond `step`, and a last line that was cut."""
         if self.metrics.exists():
             kept = [row for row in self.rows() if row.get("step", 0) <= step]
-            write_atomic(self.metrics, b"".join(_json(row) for row in kept))
+            write_atomic(self.metrics, b"".join(as_json(row) for row in kept))
 
     def clear(self) -> None:
         """Deletes what a run is known to write, and only beside its settings.toml, which goes last."""
@@ -224,7 +210,7 @@ os.register_at_fork(after_in_child=_leave_locks_to_parent)
 def _locked(path: Path, folder: Path) -> int:
     """A descriptor that holds the kernel lock on `path`; close-on-exec, as all of Python's are."""
     while True:
-        with _told(path):
+        with told(path):
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -282,57 +268,7 @@ def check_root(root: Path) -> None:
         raise not_writable(root)
 
 
-# -------------------------------------------------------------------------------------------------------------- files
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Replaces `path` as a whole: after a kill or on a full disk the old file is there, whole. Raises UserError."""
-    spare = temporary(path)
-    with _told(path):
-        try:
-            with open(os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fchmod(file.fileno(), 0o666 & ~UMASK)
-                os.fsync(file.fileno())
-            os.replace(spare, path)
-        except BaseException:
-            spare.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
-
-
-def temporary(path: Path) -> Path:
-    """A random name beside `path`; files of this pattern are removed when a run is opened."""
-    return path.with_name(f".{secrets.token_hex(8)}.mixcli-tmp")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_temporaries(folder: Path) -> None:
-    if folder.is_symlink() or not folder.is_dir():
-        return
-    with os.scandir(folder) as entries:
-        left = [e.path for e in entries if TEMPORARY.fullmatch(e.name) and e.is_file(follow_symlinks=False)]
-    for path in left:
-        os.unlink(path)
-
-
-@contextmanager
-def _told(path: Path) -> Iterator[None]:
-    """Tells what the operating system refuses in one line that names the file."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise UserError("disk_full", str(path), "no space left; previous files kept") from error
-        raise UserError("io", str(path), f"cannot be written ({error.strerror})") from error
+# ---------------------------------------------------------------------------------------------------------------- log
 
 
 def rows(metrics: Path) -> list[dict[str, Any]]:
@@ -352,19 +288,6 @@ def rows(metrics: Path) -> list[dict[str, Any]]:
             raise UserError("journal_corrupt", f"{metrics} line {number}", "not valid")
         found.append(row)
     return found
-
-
-def plain(value: Any) -> Any:
-    """`value` for JSON: tuples as lists, and null for numbers that JSON has not, such as NaN."""
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _json(value: Any, indent: int | None = None) -> bytes:
-    return (json.dumps(plain(value), allow_nan=False, indent=indent) + "\n").encode()
 
 
 # ------------------------------------------------------------------------------------------------------- finding a run

@@ -9,7 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mixcli"
 LAYERS = [
-    {"errors"}, {"settings"}, {"runs", "options"}, {"mix", "sampling"}, {"mixing", "nets", "data", "corruptions"},
+    {"errors"}, {"settings", "files"}, {"runs", "options"}, {"mix", "sampling"},
+    {"mixing", "nets", "data", "corruptions"},
     {"methods"}, {"engine"}, {"report"}, {"studies"}, {"cli"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mixcli import runs
+from mixcli import files, runs
 from mixcli.errors import UserError
 from mixcli.runs import Run
 from mixcli.settings import Train
@@ -212,12 +212,12 @@ def test_a_whole_file_has_the_usual_mode_and_leaves_no_temporary(tmp_path: Path)
     before = os.umask(0o027)
     try:
         path = tmp_path / "x"
-        runs.write_atomic(path, b"1")
-        runs.write_atomic(path, b"2")
+        files.write_atomic(path, b"1")
+        files.write_atomic(path, b"2")
     finally:
         os.umask(before)
     assert path.read_bytes() == b"2"
-    assert path.stat().st_mode & 0o777 == 0o666 & ~runs.UMASK
+    assert path.stat().st_mode & 0o777 == 0o666 & ~files.UMASK
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
@@ -242,7 +242,7 @@ def test_a_write_that_fails_keeps_the_old_file_and_no_temporary(
     for call in ("fsync", "replace", "fchmod"):
         with monkeypatch.context() as patch:
             patch.setattr(os, call, fail)
-            refused(kind, lambda: runs.write_atomic(path, b"new"), str(path), words)
+            refused(kind, lambda: files.write_atomic(path, b"new"), str(path), words)
         assert path.read_bytes() == b"old"
         assert [p.name for p in tmp_path.iterdir()] == ["run.ckpt"]
 
@@ -260,7 +260,7 @@ def test_a_link_planted_at_a_name_is_replaced_or_refused_and_its_target_survives
     target.write_text("mine")
     with begun(run):
         run.checkpoint.symlink_to(target)
-        runs.write_atomic(run.checkpoint, b"ours")
+        files.write_atomic(run.checkpoint, b"ours")
         run.metrics.symlink_to(target)
         refused("io", lambda: run.append({"step": 1}), "metrics.jsonl")
     assert target.read_text() == "mine"
@@ -270,7 +270,7 @@ def test_leftover_temporaries_are_removed_and_nothing_else(run: Run, tmp_path: P
     target = tmp_path / "target"
     target.write_text("mine")
     run.epochs.mkdir(parents=True)
-    ours = [runs.temporary(run.checkpoint), runs.temporary(run.epochs / "epoch-0001.ckpt")]
+    ours = [files.temporary(run.checkpoint), files.temporary(run.epochs / "epoch-0001.ckpt")]
     link, foreign = run.folder / f".{'0' * 16}.mixcli-tmp", run.folder / ".0123.mixcli-tmp"
     for path in (*ours, foreign):
         path.write_text("x")

@@ -25,7 +25,7 @@ from mixcli.data import sources
 from mixcli.data.augment import Augmentation
 from mixcli.data.resident import Resident
 from mixcli.engine import inference
-from mixcli.runs import write_atomic
+from mixcli.files import write_atomic
 
 COLUMNS = [
     "id", "recipe", "method", "dataset", "net", "seed", "epochs", "precision", "test_images", "accuracy",

@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from mixcli.errors import UserError
-from mixcli.runs import Run, temporary, write_atomic
+from mixcli.files import temporary, write_atomic
+from mixcli.runs import Run
 
 FORMAT = 1
 RESUME_KEYS = ("settings", "id", "data", "step", "net", "ema", "optimizer", "scheduler", "progress")

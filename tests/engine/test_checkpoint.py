@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mixcli import options, runs
+from mixcli import files, options, runs
 from mixcli.data import sources
 from mixcli.engine import checkpoint
 from mixcli.errors import UserError
@@ -159,7 +159,7 @@ def test_g07_a_fault_at_any_call_of_a_save_leaves_a_loadable_checkpoint(tmp_path
         os.waitpid(child, 0)
         assert checkpoint.load(run.checkpoint, resume=True)["step"] in (6, 999)
     with run.open():
-        assert not [p for p in run.folder.iterdir() if runs.TEMPORARY.fullmatch(p.name)]
+        assert not [p for p in run.folder.iterdir() if files.TEMPORARY.fullmatch(p.name)]
 
 
 def _save_with_fault(run, content, call, how, nth):
