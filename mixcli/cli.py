@@ -27,6 +27,7 @@ from mixcli import __version__
 from mixcli.errors import EXIT_CODES, UserError, nearest
 
 if TYPE_CHECKING:
+    from mixcli.engine.stopping import Stop
     from mixcli.options import Gathered
     from mixcli.report.progress import Reporter
     from mixcli.runs import Run
@@ -267,18 +268,17 @@ class Asked:
     extend_to: str | None = None
     allow_previous: bool = False
     overwrite: bool = False
-    stop_after: str | None = None
 
 
 @dataclass(frozen=True)
 class Job:
     """A run that could be started: `source` is the checkpoint of another run, or the one named, to go on from."""
 
+    gathered: Gathered
     settings: Train
     facts: Facts
     run: Run
     source: Path | None = None
-    parent: str | None = None
     resume: bool = False
 
 
@@ -294,7 +294,7 @@ def train(
         typer.Option(metavar="RUN", help="continue another run: folder, checkpoint, start of its id, or latest"),
     ] = None,
     extend_to: Annotated[
-        str | None, typer.Option(metavar="INT", help="train a finished run on to this many epochs, as a new run")
+        str | None, typer.Option(metavar="INT", help="train a run on to this many epochs, as a new run")
     ] = None,
     allow_previous: Annotated[
         bool, typer.Option("--allow-previous", help="fall back to previous.ckpt if run.ckpt is damaged")
@@ -315,18 +315,21 @@ def train(
     file, then MIXCLI_ variables, then what is typed. The options of a method: mixcli train --method NAME --help
     """
     from mixcli import options
+    from mixcli.engine.stopping import Stop
     from mixcli.report import tables
     from mixcli.report.progress import Reporter
 
-    asked = Asked(config, resume, resume_from, extend_to, allow_previous, overwrite, stop_after)
+    asked = Asked(config, resume, resume_from, extend_to, allow_previous, overwrite)
     seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
     with Reporter("mixcli train", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
         job = _job(asked, typed, reporter)
         if dry_run:
-            plan = _plan(job)
+            plan = _plan(job, reporter)
             return Outcome(plan, lambda: tables.plan(plan, options.to_toml(job.settings)))
-        result = _train(job, asked, seconds, reporter)
+        # Before torch is imported, which takes seconds: a signal meanwhile must not find a half-made run.
+        with Stop(seconds).listening() as stop:
+            result = _train(job, asked, reporter, stop)
     return Outcome(result, lambda: tables.training(result))
 
 
@@ -348,11 +351,18 @@ def _train_command(argv: list[str]) -> Any:
 
 def _job(asked: Asked, typed: dict[str, Any], reporter: Reporter) -> Job:
     """The run that was asked for; reads files, makes nothing."""
-    if asked.overwrite and (asked.resume or (asked.resume_from and not asked.extend_to)):
+    from mixcli import settings
+
+    named = asked.resume_from is not None
+    if asked.overwrite and (asked.resume or (named and asked.extend_to is None)):
         raise UserError("usage", "--overwrite", "starts again, so it cannot be combined with resuming")
-    job = _named_job(asked, typed, reporter) if asked.resume_from else _new_job(asked, typed, reporter)
+    job = _named_job(asked, typed, reporter) if named else _new_job(asked, typed, reporter)
     if asked.extend_to is not None:
         job = _extended(job, asked, reporter)
+    try:
+        settings.kept_epochs(job.settings)
+    except UserError as error:
+        raise job.gathered.located(error) from error
     reporter.epochs = job.settings.epochs
     return job
 
@@ -364,7 +374,8 @@ def _new_job(asked: Asked, typed: dict[str, Any], reporter: Reporter) -> Job:
     gathered = options.gather(typed, None if asked.config is None else Path(asked.config), os.environ)
     _warn(gathered, reporter)
     settings, facts = _completed(gathered)
-    return Job(settings, facts, runs.locate(settings, options.identity(settings, facts)), resume=asked.resume)
+    run = runs.locate(settings, options.identity(settings, facts))
+    return Job(gathered, settings, facts, run, resume=asked.resume)
 
 
 def _named_job(asked: Asked, typed: dict[str, Any], reporter: Reporter) -> Job:
@@ -379,13 +390,14 @@ def _named_job(asked: Asked, typed: dict[str, Any], reporter: Reporter) -> Job:
         raise UserError("mismatch", str(source), "weights only, not a resume source", hint="Give the run folder")
     folder = source.parent
     run = runs.Run(folder if runs.NAME.fullmatch(folder.name) else folder.resolve())  # `.` has no id in its name
+    source = run.folder / source.name
     gathered = options.continued(typed, run.settings, os.environ)
+    gathered = gathered._replace(train=gathered.train.model_copy(update={"runs": str(run.folder.parent)}))
     _warn(gathered, reporter)
     settings, facts = _completed(gathered)
     if options.identity(settings, facts, run.parent) != run.id:
         raise UserError("data_corrupt", str(run.folder), "settings or data differ from those the run was started with")
-    settings = settings.model_copy(update={"runs": str(run.folder.parent)})
-    return Job(settings, facts, run, source, run.parent, resume=True)
+    return Job(gathered, settings, facts, run, source, resume=True)
 
 
 def _extended(job: Job, asked: Asked, reporter: Reporter) -> Job:
@@ -402,9 +414,10 @@ def _extended(job: Job, asked: Asked, reporter: Reporter) -> Job:
     source = job.source or runs.checkpoint_in(job.run.folder)
     settings = job.settings.model_copy(update={"epochs": epochs})
     run = runs.locate(settings, options.identity(settings, job.facts, job.run.id))
+    run.extends = job.run
     effect = f"the learning-rate schedule is computed anew for {epochs} epochs"
     reporter.announce(f"extends run {job.run.id} of {job.settings.epochs} epochs; {effect}")
-    return Job(settings, job.facts, run, source, job.run.id, asked.resume)
+    return Job(job.gathered, settings, job.facts, run, source, asked.resume)
 
 
 def _completed(gathered: Gathered) -> tuple[Train, Facts]:
@@ -425,21 +438,24 @@ def _warn(gathered: Gathered, reporter: Reporter) -> None:
         reporter.warn(subject, problem)
 
 
-def _plan(job: Job) -> dict[str, Any]:
+def _plan(job: Job, reporter: Reporter) -> dict[str, Any]:
+    """What would be started; all that `train` refuses before its first step is refused here too."""
     from mixcli import options, settings
+    from mixcli.engine.stopping import Stop
 
+    _engine(job, lambda training: training.ready(job.settings, job.run, reporter, Stop()))
     images, batch, epochs = settings.training_images(job.settings, job.facts), job.settings.batch, job.settings.epochs
     assert batch is not None and epochs is not None
     return {
         "run": str(job.run.folder), "id": job.run.id, "state": job.run.state,
-        "resume_from": str(job.source) if job.source else None, "parent": job.parent,
+        "resume_from": str(job.source) if job.source else None, "parent": job.run.parent,
         "dataset": job.settings.dataset, "images": images, "test_images": job.facts.test_images,
         "classes": job.facts.classes, "batch": batch, "steps_per_epoch": images // batch, "epochs": epochs,
         "steps": images // batch * epochs, "settings": options.flat(job.settings),
     }  # fmt: skip
 
 
-def _train(job: Job, asked: Asked, stop_after: float | None, reporter: Reporter) -> dict[str, Any]:
+def _train(job: Job, asked: Asked, reporter: Reporter, stop: Stop) -> dict[str, Any]:
     """Trains under the run's lock, or reports the run where it is finished already."""
     from mixcli import options
 
@@ -447,19 +463,33 @@ def _train(job: Job, asked: Asked, stop_after: float | None, reporter: Reporter)
     if result is not None:
         return _report_finished(job, result, reporter)
     with job.run.open() as run:
-        if asked.overwrite:
-            run.clear()
-        result = run.finished()  # another process may have ended it a moment ago
+        result = None if asked.overwrite else run.finished()  # another process may have ended it a moment ago
         if result is not None:
             return _report_finished(job, result, reporter)
-        if run.state == "unfinished" and not job.resume:
+        if run.state == "unfinished" and not job.resume and not asked.overwrite:
             raise UserError("run_exists", str(run.folder), "unfinished", hint="Use --resume or --overwrite")
-        start = _start(job)
-        if run.state == "absent":
-            run.begin(options.to_toml(job.settings), job.parent)
-        run.become_latest()
-        reporter.announce(f"run {run.folder}" + ("" if start is not None or not job.resume else ", starts at step 0"))
-        return _engine(job, start, asked.allow_previous, stop_after, reporter)
+        start = job.source if asked.overwrite else _start(job)
+
+        def begin() -> None:
+            if asked.overwrite:
+                run.clear()
+            if run.state == "absent":
+                run.begin(options.to_toml(job.settings))
+            run.become_latest()
+            at_zero = start is None and job.resume
+            reporter.announce(f"run {run.folder}" + (", starts at step 0" if at_zero else ""))
+
+        def train(training: Any, start: Path | None) -> dict[str, Any]:
+            return training.train(job.settings, run, reporter, stop, resume_from=start, begin=begin)
+
+        try:
+            return _engine(job, lambda training: train(training, start))
+        except UserError as error:
+            damaged = error.kind == "checkpoint_corrupt" and start == run.checkpoint
+            if not (asked.allow_previous and damaged and run.previous.exists()):
+                raise
+            reporter.warn(str(start), f"{error.problem}; going on from previous.ckpt")
+            return _engine(job, lambda training: train(training, run.previous))
 
 
 def _start(job: Job) -> Path | None:
@@ -474,27 +504,19 @@ def _report_finished(job: Job, result: dict[str, Any], reporter: Reporter) -> di
     return result
 
 
-def _engine(job: Job, start: Path | None, allow_previous: bool, stop_after: float | None, reporter: Reporter) -> Any:
-    """The library call. An exception that is nobody's mistake leaves its trace in the run folder."""
+def _engine(job: Job, call: Callable[[Any], Any]) -> Any:
+    """A library call. An exception that is nobody's mistake leaves its trace in the run folder, where there is one."""
     try:
         from mixcli.engine import training
 
-        try:
-            return training.train(job.settings, job.facts, job.run, reporter, resume_from=start, stop_after=stop_after)
-        except UserError as error:
-            spare = job.run.previous
-            damaged = error.kind == "checkpoint_corrupt" and start == job.run.checkpoint
-            if not (allow_previous and damaged and spare.exists()):
-                raise
-            reporter.warn(str(start), f"{error.problem}; going on from previous.ckpt")
-            return training.train(job.settings, job.facts, job.run, reporter, resume_from=spare, stop_after=stop_after)
+        return call(training)
     except UserError as error:
-        from mixcli import options
-
-        raise options.located(error) from error
+        raise job.gathered.located(error) from error
     except Exception as error:
         from mixcli.files import write_atomic
 
+        if not job.run.settings.is_file():
+            raise
         with suppress(UserError):  # on a full disk the line itself has to do
             write_atomic(job.run.log, traceback.format_exc().encode(errors="backslashreplace"))
         raise _unexpected(error, f"Trace: {job.run.log}") from error

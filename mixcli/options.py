@@ -209,7 +209,7 @@ def parse(field: FieldInfo, given: Given) -> Any:
     if get_origin(leaf) is tuple:
         value = [v.strip() for v in value.split(",") if v.strip()] if isinstance(value, str) and given.text else value
         value = tuple(value) if isinstance(value, list) else value
-    problem = _beyond_types(leaf, value, given.text)
+    problem = "must not be empty" if value == () else _beyond_types(leaf, value, given.text)
     if problem is None:
         try:
             return _adapter(field).validate_python(value, strict=not given.text)

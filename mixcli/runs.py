@@ -44,6 +44,7 @@ class Run:
         self.lineage = folder / "parent"
         self.epochs = folder / "epochs"
         self.studies = folder / "studies"
+        self.extends: Run | None = None  # the run whose training this one is to continue, before `begin` writes it down
         self._lock: int | None = None
         self._made: list[Path] = []  # folders that `open` had to make
         self._latest_before: bytes | None = None
@@ -59,7 +60,7 @@ class Run:
         try:
             return self.lineage.read_text().strip() or None
         except OSError:
-            return None
+            return None if self.extends is None else self.extends.id
 
     @property
     def state(self) -> str:
@@ -116,10 +117,11 @@ class Run:
 
     # -- what a run writes ----------------------------------------------------------------------------------------
 
-    def begin(self, settings: str, parent: str | None = None) -> None:
-        """Writes the settings as TOML, and the id of the run that is extended; the run is `unfinished` from here on."""
-        if parent is not None:
-            write_atomic(self.lineage, f"{parent}\n".encode())
+    def begin(self, settings: str) -> None:
+        """Writes the settings as TOML; the run is `unfinished` from here on, and goes on with the log it extends."""
+        if self.extends is not None:
+            write_atomic(self.lineage, f"{self.extends.id}\n".encode())
+            write_atomic(self.metrics, b"".join(as_json(row) for row in self.extends.rows()))
         write_atomic(self.settings, settings.encode())
 
     def become_latest(self) -> None:

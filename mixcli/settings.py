@@ -128,8 +128,8 @@ class Manifold(MixingInside):
     implementation = "mixcli.methods.manifold"
 
     alpha: Alpha = Field(2.0, description="concentration of Beta(alpha, alpha)")
-    stages: tuple[str, ...] = Field(
-        (), description="stages drawn from, each alike; `input` is one; unset: input, layer1, layer2"
+    stages: tuple[str, ...] | None = Field(
+        None, description="stages drawn from, each alike; `input` is one; unset: input, layer1, layer2"
     )
     loss: Literal["ce", "bce"] = Field(
         "ce", description="cross-entropy, or binary cross-entropy on probabilities as the authors trained"
@@ -319,9 +319,7 @@ def complete(train: Train, facts: Facts) -> Train:
     if train.batch is not None and train.batch > available:
         raise UserError("config", "batch", f"the training set has {available} images", got=train.batch)
     recipe["batch"] = max(1, min(recipe["batch"], available // 4))
-    filled = train.model_copy(update={k: v for k, v in recipe.items() if getattr(train, k) is None})
-    kept_epochs(filled)
-    return filled
+    return train.model_copy(update={k: v for k, v in recipe.items() if getattr(train, k) is None})
 
 
 def training_images(train: Train, facts: Facts) -> int:

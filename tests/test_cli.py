@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -34,15 +35,22 @@ class Library:
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
         self.facts = FACTS
+        self.refuse: Callable[[], None] = lambda: None  # before anything is written
         self.behave: Callable[[Run], None] = lambda run: None
 
     def look(self, train: Train) -> Facts:
         return self.facts
 
+    def ready(self, settings: Train, run: Run, reporter: Any, stop: Any) -> None:
+        self.refuse()
+
     def train(
-        self, settings: Train, facts: Facts, run: Run, reporter: Any, *, resume_from: Path | None, stop_after: Any
+        self, settings: Train, run: Run, reporter: Any, stop: Any, *, resume_from: Path | None, begin: Callable
     ) -> dict[str, Any]:
-        self.calls.append({"settings": settings, "run": run, "resume_from": resume_from, "stop_after": stop_after})
+        call = {"settings": settings, "run": run, "resume_from": resume_from, "deadline": stop.deadline}
+        self.calls.append(call)
+        self.refuse()
+        begin()
         self.behave(run)
         reporter.step(1, 2)
         reporter.epoch({"epoch": 1, "step": 2, "lr": 0.1, "train": {"loss": 0.5}, "test": {"accuracy": 0.9},
@@ -62,7 +70,7 @@ def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Library:
     fake = Library()
     for package, name in ((mixcli.data, "sources"), (mixcli.engine, "training")):
         module: Any = types.ModuleType(f"{package.__name__}.{name}")
-        module.look, module.train = fake.look, fake.train
+        module.look, module.train, module.ready = fake.look, fake.train, fake.ready
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(package, name, module, raising=False)
     for variable in [name for name in os.environ if name.startswith("MIXCLI_")]:
@@ -212,7 +220,7 @@ def test_training_prints_its_table_on_stdout_and_the_rest_on_stderr(
     assert max(map(len, out.splitlines())) <= 80 and "\x1b" not in out
     run = run_of("--method", "mixup", "--alpha", "0.2")
     assert err.splitlines() == [f"run {run.folder}", "epoch  1/20  loss 0.500  test accuracy  90.00%  lr 0.1  1.0 s"]
-    assert library.calls[0]["stop_after"] == 120
+    assert library.calls[0]["deadline"] == pytest.approx(time.monotonic() + 120, abs=10)
     assert library.calls[0]["resume_from"] is None
     assert options.from_flat(options.read_toml(run.settings)) == library.calls[0]["settings"]
     assert Path("runs/latest").read_text().strip() == run.folder.name
@@ -628,3 +636,71 @@ def test_a_benchmark_is_called_and_shown(capsys: pytest.CaptureFixture[str], mon
     assert "ratio median" in out and "3.2500" in out and "0.5000, 0.2500" in out
     assert main(["bench", "data", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["result"]["ratio"] == {"median": 3.25, "lowest": None}
+
+
+# -- what a review found ------------------------------------------------------------------------------------------
+
+
+def test_overwrite_loses_nothing_where_the_new_run_is_refused(
+    capsys: pytest.CaptureFixture[str], library: Library
+) -> None:
+    assert main(["train"]) == 0
+    before, result = files(), run_of().result.read_bytes()
+
+    def refuse() -> None:
+        raise UserError("config", "device", "CUDA not available", got="cuda")
+
+    library.refuse = refuse
+    capsys.readouterr()
+    assert "--device: CUDA not available" in line_of(capsys, 2, ["train", "--overwrite"])
+    assert files() == before and run_of().result.read_bytes() == result
+    assert "--device: CUDA not available" in line_of(capsys, 2, ["train", "--seed", "1", "--dry-run"])
+
+
+def test_no_run_is_named_by_nothing(capsys: pytest.CaptureFixture[str], library: Library) -> None:
+    line_of(capsys, 2, ["train", "--resume-from", ""])
+    assert not library.calls
+
+
+def test_a_run_under_another_root_is_resumed_from_anywhere(
+    capsys: pytest.CaptureFixture[str], library: Library, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    Path("sub").mkdir()
+    assert main(["train", "--runs", "sub/r"]) == 0
+    folder = library.calls[0]["run"].folder.absolute()
+    (folder / "result.json").unlink()
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["train", "--resume-from", str(folder)]) == 0
+    assert library.calls[1]["run"].folder == folder and not Path("sub").exists()
+
+
+def test_the_checkpoint_that_is_typed_is_used_inside_the_folder_too(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["train"]) == 0
+    folder = library.calls[0]["run"].folder.absolute()
+    (folder / "result.json").unlink()
+    (folder / "previous.ckpt").write_bytes(b"weights")
+    monkeypatch.chdir(folder)
+    assert main(["train", "--resume-from", "previous.ckpt"]) == 0
+    assert library.calls[1]["resume_from"].name == "previous.ckpt"
+
+
+def test_kept_epochs_are_those_of_the_longer_run(capsys: pytest.CaptureFixture[str], library: Library) -> None:
+    assert main(["train", "--epochs", "2"]) == 0
+    assert main(["train", "--epochs", "2", "--extend-to", "3", "--keep", "3"]) == 0
+    capsys.readouterr()
+    assert "--keep" in line_of(capsys, 2, ["train", "--epochs", "2", "--extend-to", "4", "--keep", "5"])
+
+
+def test_a_signal_while_torch_is_imported_ends_in_its_line_and_leaves_nothing(tmp_path: Path) -> None:
+    started = subprocess.Popen([sys.executable, "-m", "mixcli.cli", "train"], cwd=tmp_path, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("runs/*/lock")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    started.send_signal(signal.SIGTERM)
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 143
+    assert len(err.splitlines()) == 1 and b"before the first step. Nothing was saved" in err
+    assert not list(tmp_path.glob("runs/*/*"))

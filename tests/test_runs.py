@@ -109,11 +109,15 @@ def test_a_run_that_left_nothing_is_removed_and_gives_latest_back(run: Run, tmp_
 def test_the_parent_is_remembered(run: Run) -> None:
     with run.open():
         assert run.parent is None
-        run.begin("", parent="ba9876543210")
-        assert run.parent == "ba9876543210"
-        run.append({"step": 0})
+        other = Run(run.folder.parent / "digits-small-none-s0-ba9876543210")
+        with other.open():
+            other.begin("")
+            other.append({"step": 7})
+        run.extends = other
+        run.begin("")
+        assert run.parent == Run(run.folder).parent == "ba9876543210" and run.rows() == [{"step": 7}]
         run.clear()
-        assert run.parent is None
+        assert Run(run.folder).parent is None
 
 
 # -- the lock -----------------------------------------------------------------------------------------------------

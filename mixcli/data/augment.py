@@ -13,6 +13,7 @@ centre is a uniform pixel and the hole is clipped at the border.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,11 +59,16 @@ class Augmentation:
         Always the same number of draws, so that switching one part off does not shift the others.
         """
         uniform = random.field((5, batch))
-        pad = round(degree * self.pad)
+        pad = _rounded(degree * self.pad)
         crop = _below(uniform[:2], 2 * pad + 1) + (self.pad - pad)
         mirror = uniform[2] < degree / 2 if self.flip and degree > 0 else None
         return Draw(crop[0], crop[1], mirror, _below(uniform[3], size[0]), _below(uniform[4], size[1]),
-                    round(degree * self.cutout))  # fmt: skip
+                    _rounded(degree * self.cutout))  # fmt: skip
+
+
+def _rounded(pixels: float) -> int:
+    """To the nearest, halves up: Python's `round` would make half of one pixel none."""
+    return math.floor(pixels + 0.5)
 
 
 def _below(uniform: Tensor, count: int) -> Tensor:

@@ -122,7 +122,7 @@ def _array(archive: zipfile.ZipFile, path: Path, name: str) -> np.ndarray:
 def _image_shape(archive: zipfile.ZipFile, path: Path, name: str) -> tuple[int, int, int, int]:
     """(N, H, W, C) of the images that `name` declares."""
     header = _header(archive, path, name)
-    if header.dtype.kind == "f":
+    if header.dtype.kind == "f" and header.shape:
         _refuse_non_finite(_array(archive, path, name), path, name)
     shape = (*header.shape, 1) if len(header.shape) == 3 else header.shape
     if header.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3):

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from mixcli.errors import UserError
-from mixcli.files import temporary, write_atomic
+from mixcli.files import temporary, told, write_atomic
 from mixcli.runs import Run
 
 FORMAT = 1
-RESUME_KEYS = ("settings", "id", "data", "step", "net", "ema", "optimizer", "scheduler", "progress")
-WEIGHT_KEYS = ("settings", "id", "data", "step", "net", "ema")
+WEIGHTS = {"kind": str, "settings": dict, "id": str, "data": dict, "step": int, "net": dict, "ema": dict | None}
+RESUME = {**WEIGHTS, "optimizer": dict, "scheduler": dict, "progress": dict, "machine": dict, "best": float | None}
 
 
 def save(run: Run, content: dict[str, Any]) -> None:
@@ -30,8 +30,9 @@ def save(run: Run, content: dict[str, Any]) -> None:
     data = serialise({"format": FORMAT, "kind": "run", **content})
     if run.checkpoint.exists():
         spare = temporary(run.previous)
-        os.link(run.checkpoint, spare)
-        os.replace(spare, run.previous)
+        with told(run.previous):
+            os.link(run.checkpoint, spare)
+            os.replace(spare, run.previous)
     write_atomic(run.checkpoint, data)  # the rename inside is the commit point
 
 
@@ -43,7 +44,7 @@ def save_best(run: Run, content: dict[str, Any]) -> None:
 def save_weights(run: Run, epoch: int, content: dict[str, Any]) -> None:
     """Leaves the weights of an epoch for studies: epochs/epoch-0010.ckpt, never a source to resume from."""
     run.epochs.mkdir(exist_ok=True)
-    weights = {key: content[key] for key in WEIGHT_KEYS}
+    weights = {key: content[key] for key in WEIGHTS if key != "kind"}
     path = run.epochs / f"epoch-{epoch:04d}.ckpt"
     write_atomic(path, serialise({"format": FORMAT, "kind": "weights", "epoch": epoch, **weights}))
 
@@ -110,9 +111,11 @@ def require(path: Path, content: dict[str, Any], resume: bool) -> None:
         raise UserError("checkpoint_corrupt", str(path), f"format {version} newer than {FORMAT}", hint="Update mixcli")
     if resume and content.get("kind") == "weights":
         raise UserError("config", str(path), "weights only, not a resume source", hint="Give the run folder")
-    for key in RESUME_KEYS if resume else WEIGHT_KEYS:
+    for key, kind in (RESUME if resume else WEIGHTS).items():
         if key not in content:
             raise UserError("checkpoint_corrupt", str(path), f"field {key} missing")
+        if not isinstance(content[key], kind):
+            raise UserError("checkpoint_corrupt", str(path), f"field {key} has a wrong type", got=content[key])
     if "mean" not in content["data"] or "std" not in content["data"]:
         raise UserError("checkpoint_corrupt", str(path), "field normalisation missing")
 

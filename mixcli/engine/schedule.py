@@ -7,7 +7,11 @@ from collections.abc import Callable
 
 from mixcli.settings import Train
 
-WARM, START, END = 0.3, 1 / 25, 1e-5  # one-cycle: share of steps that rise, first and last factor; torch's own defaults
+WARM, START, END = (
+    0.3,
+    1 / 25,
+    1 / 25e4,
+)  # one-cycle: share of steps that rise, first and last factor; torch's own defaults
 
 
 def factor(settings: Train, steps: int) -> Callable[[int], float]:

@@ -49,10 +49,9 @@ class State:
     """
 
     def __init__(self, net: StagedNet, settings: Train, machine: Machine, steps: int):
-        self.net = net
-        self.ema: AveragedModel | None = None
-        if settings.ema > 0:
-            self.ema = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(settings.ema), use_buffers=True)
+        self.net, self.momentum = net, settings.momentum
+        self.ema = AveragedModel(net, use_buffers=True) if settings.ema > 0 else None
+        self._blend = get_ema_multi_avg_fn(settings.ema or 0.0)
         self.optimizer = torch.optim.SGD(
             net.parameters(),
             lr=settings.lr or 0.0,
@@ -81,10 +80,25 @@ class State:
         """One step of the optimizer with the gradients at hand, and all that follows it."""
         self.optimizer.step()
         self.scheduler.step()
-        if self.ema is not None:
-            self.ema.update_parameters(self.net)
+        self._average()
         self.progress.add(losses, images)
         self.step += 1
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """One step of the moving average; `update_parameters` would do the same and wait for a GPU."""
+        if self.ema is None:
+            return
+        started = self.ema.n_averaged > 0  # a counter on the host
+        blended, copied = [], []
+        for pair in zip(self.ema.module.state_dict().values(), self.net.state_dict().values(), strict=True):
+            (blended if started and pair[0].is_floating_point() else copied).append(pair)
+        if blended:
+            averaged, current = map(list, zip(*blended, strict=True))
+            self._blend(averaged, current, self.ema.n_averaged)
+        for averaged, current in copied:
+            averaged.copy_(current)
+        self.ema.n_averaged += 1
 
     def content(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint."""
@@ -99,12 +113,14 @@ class State:
         }
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Takes over what `content` returned, in this process or another."""
+        """Takes over what `content` returned, in this process or another; raises a built-in error where it cannot."""
         self.step, self.best = content["step"], content["best"]
         self.net.load_state_dict(content["net"])
         if self.ema is not None:
             self.ema.load_state_dict(content["ema"])
         self.optimizer.load_state_dict(content["optimizer"])
+        if self.step and self.momentum and len(self.optimizer.state) < len(list(self.net.parameters())):
+            raise ValueError("the optimizer's momentum is missing")
         self.schedule_at(content["scheduler"]["last_epoch"])
         self.progress = Progress(**content["progress"])
         if self.progress.sums is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,7 +35,7 @@ from mixcli.mix import Batch, Context, implementation
 from mixcli.nets.staged import build
 from mixcli.runs import Run
 from mixcli.sampling import Random
-from mixcli.settings import Facts, Train, kept_epochs
+from mixcli.settings import Train, kept_epochs
 
 LAST = 10  # evaluations whose median is reported beside the last one
 
@@ -50,26 +51,34 @@ class Reporter(Protocol):
 
 def train(
     settings: Train,
-    facts: Facts,
     run: Run,
     reporter: Reporter,
+    stop: Stop,
     *,
     resume_from: Path | None = None,
-    stop_after: float | None = None,
+    begin: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Trains the run of completed `settings` and writes its folder; returns what result.json holds.
 
+    stop         looked at between steps
     resume_from  a run.ckpt whose state is gone on from
-    stop_after   seconds after which the run saves and stops
+    begin        called when all is read and nothing is left to be refused, before anything is written
     Raises UserError: diverged, interrupted, terminated, requeue, and whatever data, device and checkpoint raise.
     """
-    machine = device.prepare(settings)
-    with machine.session(), Stop(stop_after).listening() as stop:
-        training = Training(settings, sources.load(settings), run, reporter, machine, stop)
-        run.describe(machine.describe())
+    training = ready(settings, run, reporter, stop)
+    with training.machine.session():
         if resume_from is not None:
             training.restore(resume_from)
+        begin()
+        run.describe(training.machine.describe())
         return training.go()
+
+
+def ready(settings: Train, run: Run, reporter: Reporter, stop: Stop) -> Training:
+    """A run about to make its first step: data read, net built, a first plan drawn; nothing is written."""
+    training = Training(settings, sources.load(settings), run, reporter, device.prepare(settings), stop)
+    training.plan(*training.order(0).step(0))  # a method that cannot be drawn on this net is refused here
+    return training
 
 
 class Training:
@@ -90,6 +99,8 @@ class Training:
         facts = source.facts
         net = build(settings.net, facts.channels, facts.classes, settings.width, Random(settings.seed, "init"))
         self.stages = net.sizes(facts.channels, *facts.size)
+        if self.batch_size * min(h * w for h, w in filter(None, self.stages.values())) < 2:
+            raise UserError("config", "batch", "BatchNorm needs two values per channel, this net leaves one", got=1)
         self.layout = torch.channels_last if machine.device.type == "cuda" else torch.contiguous_format
         self.learner = Learner(net.to(machine.device).to(memory_format=self.layout), settings.method)
         self.forward = self._compiled() if settings.compile else self.learner
@@ -108,8 +119,9 @@ class Training:
 
     def _open(self) -> None:
         lone = order.lone_classes(self.source.train.labels)
-        if self.supplement and lone:
-            self.reporter.warn("supplement", f"{lone} classes have a single image and cannot be supplemented")
+        if lone:
+            cannot = ", which cannot be supplemented" if self.supplement else ""
+            self.reporter.warn(self.settings.dataset, f"{lone} of the classes have a single training image{cannot}")
         self.run.truncate_metrics(self.state.step)
         if self.state.step:
             self.reporter.note(f"resumed at step {self.state.step} of {self.total}")
@@ -154,11 +166,12 @@ class Training:
             state.best = row["val"]["accuracy"]
         self.run.append(row)
         self.reporter.epoch(row)
-        self._save()
+        # run.ckpt last: what a kill takes from the files before it, the resumed epoch writes again.
         if better:
             checkpoint.save_best(self.run, self.content())
         if epoch in kept_epochs(self.settings):
             checkpoint.save_weights(self.run, epoch, self.content())
+        self._save()
 
     # -- what a step is made of -------------------------------------------------------------------------------------
 
@@ -283,16 +296,23 @@ class Training:
         }
 
     def restore(self, path: Path) -> None:
-        """Takes over the state of a checkpoint. Raises UserError where it was made from other data."""
+        """Takes over the state of a checkpoint. Raises UserError where it is of another run or of other data."""
         content = checkpoint.load(path, resume=True)
+        if content["id"] not in (self.run.id, self.run.parent):
+            problem = "is the checkpoint of another run"
+            raise UserError("mismatch", str(path), problem, got=content["id"], expected=self.run.id)
         for key, value in self.fingerprint().items():
             recorded = content["data"].get(key)
             if recorded != value:
                 kind, what = ("data_corrupt", "pixel digest") if key == "digest" else ("mismatch", key)
                 problem = f"{what} differs from the run's"
                 raise UserError(kind, self.settings.dataset, problem, got=value, expected=str(recorded))
-        self.state.restore(content)
-        threads = content["machine"]["threads"]
+        try:
+            self.state.restore(content)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            problem = f"its state does not fit this run ({str(error).splitlines()[0]})"
+            raise UserError("checkpoint_corrupt", str(path), problem) from error
+        threads = content["machine"].get("threads")
         if threads != self.machine.threads:
             self.reporter.warn("--threads", f"the run had {threads}; its bits repeat only with as many")
 

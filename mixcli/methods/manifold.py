@@ -10,6 +10,8 @@ stage's own size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mixcli.errors import UserError
 from mixcli.methods import supervised
 from mixcli.methods.supervised import Plan
@@ -36,10 +38,10 @@ def loss(settings: Manifold, net: StagedNet, batch: Batch, plan: Plan) -> Losses
     return supervised.loss(settings, net, batch, plan)
 
 
-def stages(settings: Manifold, context: Context) -> list[str]:
+def stages(settings: Manifold, context: Context) -> Sequence[str]:
     """The stages drawn from, each alike: those that were named, or the input, after the first and the second layer."""
     known = list(context.stages)
-    names = list(settings.stages) or [known[0], *known[2:4]]
+    names = settings.stages or [known[0], *known[2:4]]
     for name in names:
         if name not in known:
             raise UserError("config", "stages", "no such stage in this net", got=name, expected=", ".join(known))

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixcli.errors import UserError
 from mixcli.methods import supervised
 from mixcli.mix import Batch, Context, Losses, Needs, implementation
 from mixcli.mixing import class_blend
@@ -42,7 +43,8 @@ class Plan:
 
 
 def needs(settings: SynerMix) -> Needs:
-    if settings.intra_view == "shared":
+    passes = settings.beta > 0 or settings.clean_pass == "always"
+    if settings.intra_view == "shared" or not passes:
         return Needs(supplement=2)
     return Needs({"intra": settings.intra_degree if settings.intra_view == "augmented" else 0.0}, supplement=2)
 
@@ -53,7 +55,12 @@ def plan(settings: SynerMix, context: Context, random: Random) -> Plan:
     blend = class_blend.draw(context.labels, context.classes, random.child("intra"),
                              settings.weights, settings.interpolations, settings.singletons)  # fmt: skip
     (counts,) = random.carry(_counts(context.labels, context.added))
-    return Plan(implementation(settings.inter).plan(settings.inter, context, random), blend, counts)
+    try:
+        inter = implementation(settings.inter).plan(settings.inter, context, random)
+    except UserError as error:  # its keys are the inter part's
+        error.subject = f"inter_{error.subject}"
+        raise
+    return Plan(inter, blend, counts)
 
 
 def loss(settings: SynerMix, net: StagedNet, batch: Batch, plan: Plan) -> Losses:

@@ -14,7 +14,7 @@ from mixcli.nets.staged import StagedNet
 
 
 def small(channels: int, classes: int, width: int = 16) -> StagedNet:
-    """Residual net of 77,850 parameters for one channel, ten classes and width 16."""
+    """Residual net of 77,754 parameters for one channel, ten classes and width 16."""
     stem = nn.Sequential(conv3x3(channels, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
     stages: dict[str, nn.Module] = {
         "stem": stem,

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from mixcli import options
+from mixcli.engine import checkpoint
+from mixcli.engine.stopping import Stop
+from mixcli.engine.training import train
 from mixcli.errors import UserError
+from mixcli.runs import Run, name
 from mixcli.settings import Manifold, SynerMix
 from tests import fakes
 from tests.engine import harness
@@ -126,3 +131,69 @@ def test_another_thread_count_is_one_warning(tmp_path):
     other = harness.training(tmp_path / "other", train.model_copy(update={"threads": 2}))
     other.restore(made.run.checkpoint)
     assert len(other.reporter.warnings) == 1 and "--threads" in other.reporter.warnings[0]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    made = harness.run_through(tmp_path, harness.settings(epochs=1))
+    other = harness.training(tmp_path, harness.settings(epochs=1, seed=5))
+    with pytest.raises(UserError, match="another run") as caught:
+        other.restore(made.run.checkpoint)
+    assert caught.value.exit_code == 2 and other.state.step == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda c: c["net"].popitem(),
+        lambda c: c["net"].update({"head.weight": torch.zeros(3, 3)}),
+        lambda c: c["optimizer"].clear(),
+        lambda c: c["optimizer"]["state"].clear(),
+        lambda c: c["progress"].update(foreign=1),
+        lambda c: c.update(ema=None),
+        lambda c: c.update(step="x"),
+        lambda c: c.update(data=5),
+        lambda c: c.pop("machine"),
+        lambda c: c.pop("best"),
+        lambda c: c.pop("kind"),
+    ],
+    ids=["net key", "net shape", "optimizer", "momentum", "progress", "ema", "step", "data", "machine", "best", "kind"],
+)
+def test_g21_state_that_is_missing_or_contradicts_is_loud(tmp_path, damage):
+    train = harness.settings(epochs=2, ema=0.9)
+    made = harness.run_through(tmp_path, train)
+    content = checkpoint.load(made.run.checkpoint)
+    damage(content)
+    made.run.checkpoint.write_bytes(checkpoint.serialise(content))
+    with pytest.raises(UserError) as caught:
+        harness.training(tmp_path, train).restore(made.run.checkpoint)
+    assert caught.value.exit_code == 3 and "\n" not in str(caught.value)
+
+
+def test_an_extended_run_goes_on_and_counts_the_whole_training(tmp_path):
+    made = harness.run_through(tmp_path, harness.settings(epochs=2))
+    longer = harness.settings(epochs=3)
+    run = Run(tmp_path / name(longer, "0123456789ab"))
+    run.extends = made.run
+    with run.open(), Stop().listening() as stop:
+        result = train(longer, run, harness.Quiet(), stop, resume_from=made.run.checkpoint,
+                       begin=lambda: run.begin(options.to_toml(longer)))  # fmt: skip
+    assert [row["epoch"] for row in run.rows()] == [1, 2, 3] and result["evaluations"] == 3
+    assert run.rows()[:2] == made.run.rows() and run.parent == made.run.id
+
+
+def test_files_of_an_epoch_lost_to_a_kill_are_written_again(tmp_path, monkeypatch):
+    train = harness.settings(epochs=2, keep="every:1", val_fraction=0.2)
+    made = harness.training(tmp_path, train)
+
+    class Killed(Exception): ...
+
+    def killed(run, content):
+        raise Killed
+
+    monkeypatch.setattr(checkpoint, "save", killed)
+    with pytest.raises(Killed):
+        made.go()
+    made.run.close()
+    monkeypatch.undo()
+    again = harness.run_through(tmp_path, train)
+    assert len(list(again.run.epochs.iterdir())) == 2 and again.run.best.exists()

@@ -8,7 +8,6 @@ import signal
 import pytest
 import torch
 
-from mixcli.data import sources
 from mixcli.engine import schedule, training
 from mixcli.engine.device import prepare
 from mixcli.engine.inference import evaluate, restore
@@ -127,8 +126,8 @@ def test_g12_a_signal_ends_the_step_saves_and_returns_its_code(tmp_path, number,
             if done == 4:
                 os.kill(os.getpid(), number)
 
-    with made.run.open(), pytest.raises(UserError) as caught:
-        training.train(train, sources.look(train), made.run, Signalling())
+    with made.run.open(), Stop().listening() as stop, pytest.raises(UserError) as caught:
+        training.train(train, made.run, Signalling(), stop)
     assert caught.value.exit_code == code and "at step 4" in str(caught.value)
     assert torch.load(made.run.checkpoint, weights_only=True)["step"] == 4
     assert signal.getsignal(number) is not None and Stop().kind is None

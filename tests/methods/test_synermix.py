@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from mixcli.errors import UserError
 from mixcli.methods import supervised, synermix
 from mixcli.mix import Batch, Context
 from mixcli.nets.staged import StagedNet
@@ -128,3 +129,15 @@ def test_the_shared_view_is_the_inter_parts_own_images():
 def test_labels_are_needed():
     with pytest.raises(ValueError, match="labels"):
         synermix.plan(SynerMix(), Context((4, 8, 8), None, 5), Random(0, "mix"))
+
+
+def test_no_clean_view_is_made_that_no_pass_uses():
+    assert synermix.needs(SynerMix(beta=0)).views == {}
+    assert synermix.needs(SynerMix(beta=0, clean_pass="always")).views == {"intra": 0.0}
+
+
+def test_an_unknown_stage_of_the_inter_part_is_told_under_its_own_name():
+    settings = SynerMix(inter=Manifold(stages=("layer7",)))
+    with pytest.raises(UserError) as caught:
+        synermix.plan(settings, fakes.context(), Random(0, "mix"))
+    assert caught.value.subject == "inter_stages"
