@@ -68,6 +68,8 @@ def measured(result: dict[str, Any], recipe: str) -> tuple[dict[str, Any], np.nd
     test = Resident(source.test.images, source.test.labels, source.mean, source.std, Augmentation(), machine.device)
     with machine.session():
         correct = inference.evaluate(net, test, machine).correct.numpy()
+    if correct.mean() != result["accuracy"]:
+        raise SystemExit(f"{checkpoint}: scores {correct.mean():.4%} here, {result['accuracy']:.4%} in its run")
     row = {**environment, **result, "recipe": recipe, "bits": f"bits/{result['id']}.npz"}
     return {name: row[name] for name in COLUMNS}, correct
 

@@ -76,7 +76,8 @@ def train(
 
 def ready(settings: Train, run: Run, reporter: Reporter, stop: Stop) -> Training:
     """A run about to make its first step: data read, net built, a first plan drawn; nothing is written."""
-    training = Training(settings, sources.load(settings), run, reporter, device.prepare(settings), stop)
+    machine = device.prepare(settings)
+    training = Training(settings, sources.load(settings), run, reporter, machine, stop)
     training.plan(*training.order(0).step(0))  # a method that cannot be drawn on this net is refused here
     return training
 
