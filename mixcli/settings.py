@@ -18,6 +18,8 @@ from mixcli.errors import UserError, nearest
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0.01, json_schema_extra={"hint": "For no mixing: --probability 0"})]
+Portion = Annotated[float, Field(gt=0, le=1)]
+Positive = Annotated[float, Field(gt=0, le=100)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -99,6 +101,75 @@ class CutMix(Pairs, Mixing):
         if self.box == "minmax" and "alpha" in self.model_fields_set:
             raise UserError("config", "alpha", "box = minmax draws its sides uniformly and has no alpha")
         return self
+
+
+class FMix(Pairs, Mixing):
+    name = "fmix"
+    summary = "regions cut out of low-frequency noise (Harris et al. 2020)"
+    drawing = "mixcli.mixing.fmix"
+
+    alpha: Alpha = Field(1.0, description="concentration of Beta(alpha, alpha), the share kept")
+    decay: Annotated[float, Field(ge=0, le=100)] = Field(3.0, description="how fast the noise's amplitude falls")
+    softness: Annotated[float, Field(ge=0, le=0.5)] = Field(
+        0.0, description="share of pixels on each side of the edge that fade"
+    )
+    variant: Literal["paper", "reference"] = Field(
+        "paper", description="as the paper has it, or with the axis mistake of the published code"
+    )
+
+
+class GridMix(Pairs, Mixing):
+    name = "gridmix"
+    summary = "a grid of small holes inside a random crop (Baek et al. 2021)"
+    drawing = "mixcli.mixing.gridmix"
+
+    alpha: Alpha = Field(1.0, description="concentration of Beta(alpha, alpha), the share kept")
+    cells: tuple[Count, Count] = Field((2, 6), description="fewest and most patches across the crop")
+    area: tuple[Portion, Portion] = Field((0.5, 1.0), description="smallest and largest crop, as a share of the image")
+    aspect: tuple[Positive, Positive] = Field((0.5, 2.0), description="narrowest and widest crop, width over height")
+
+    @model_validator(mode="after")
+    def _ranges_rise(self):
+        for key in ("cells", "area", "aspect"):
+            if getattr(self, key)[0] > getattr(self, key)[1]:
+                raise UserError("config", key, "the first bound is above the second", got=getattr(self, key))
+        return self
+
+
+class SmoothMix(Pairs, Mixing):
+    name = "smoothmix"
+    summary = "a Gaussian bump of the partner (Lee et al. 2020)"
+    drawing = "mixcli.mixing.smoothmix"
+
+    spread: tuple[Positive, Positive] = Field(
+        (0.25, 0.5), description="smallest and largest deviation of the bump, as a share of the shorter side"
+    )
+
+    @model_validator(mode="after")
+    def _range_rises(self):
+        if self.spread[0] > self.spread[1]:
+            raise UserError("config", "spread", "the first bound is above the second", got=self.spread)
+        return self
+
+
+class GMix(Pairs, Mixing):
+    name = "gmix"
+    summary = "a round Gaussian bump of the image in the minority (Park et al. 2022)"
+    drawing = "mixcli.mixing.agmix"
+
+    per: Per = Field("sample", description="draw ratio and geometry once per batch, or for each image")
+    alpha: Alpha = Field(1.0, description="concentration of Beta(alpha, alpha), the share kept")
+
+
+class AGMix(GMix):
+    name = "agmix"
+    summary = "a stretched and turned Gaussian bump (Liang et al. 2023)"
+
+    tilt: Annotated[float, Field(ge=0, lt=1)] = Field(0.95, description="largest covariance; 0 is GMix")
+    rotate: bool = Field(True, description="turn the bump by a random angle")
+    scale: Literal["area", "gmix", "sqrt_lambda_n"] = Field(
+        "area", description="keep the bump's mass, GMix's formula, or the form of a public re-implementation"
+    )
 
 
 class MixingInside(Blend, Method):
@@ -195,7 +266,21 @@ class SynerMixIntra(SynerMix):
 
 
 METHODS: dict[str, type[Method]] = {
-    cls.name: cls for cls in (NoMixing, MixUp, CutMix, Manifold, SynerMixIntra, SynerMix, RegMixUp)
+    cls.name: cls
+    for cls in (
+        NoMixing,
+        MixUp,
+        CutMix,
+        FMix,
+        GridMix,
+        SmoothMix,
+        GMix,
+        AGMix,
+        Manifold,
+        SynerMixIntra,
+        SynerMix,
+        RegMixUp,
+    )
 }
 
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.random import Generator
+from torch import Tensor
 
 from mixcli.mix import Context, Mix
-from mixcli.mixing.pairing import draws, mixed_at_all, partners
-from mixcli.sampling import Random, beta
+from mixcli.mixing import masked
+from mixcli.sampling import Random
 from mixcli.settings import CutMix
 
 Boxes = np.ndarray  # (n, 4) int64: top, bottom, left, right; bottom and right excluded
@@ -24,23 +25,17 @@ Boxes = np.ndarray  # (n, 4) int64: top, bottom, left, right; bottom and right e
 
 def draw(settings: CutMix, context: Context, random: Random) -> Mix:
     """Draws partners and boxes; keep is 0 inside the box and 1 outside."""
-    batch, height, width = context.size
-    rng = random.host
-    mixed = mixed_at_all(settings, batch, rng)
-    partner, unpaired = partners(settings, context, rng)
-    boxes, share = BOXES[settings.box](settings, draws(settings, batch), height, width, rng)
-    itself = np.arange(batch)
-    alone = ~mixed | unpaired
-    source = np.stack([itself, np.where(alone, itself, partner)])
-    drawn = np.where(alone, 1.0, np.broadcast_to(share, batch))
-    if alone.any():
-        boxes = np.where(alone[:, None], 0, np.broadcast_to(boxes, (batch, 4)))
-    source, boxes, drawn, unpaired = random.carry(source, boxes, drawn, unpaired)
-    keep = outside(boxes, height, width).expand(batch, 1, height, width)
-    return Mix(source, keep=keep, drawn=drawn, notes={"unpaired": unpaired})
+    return masked.draw(settings, context, random, masks)
 
 
-def outside(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def masks(settings: CutMix, share: np.ndarray, size: tuple[int, int], random: Random) -> tuple[Tensor, np.ndarray]:
+    """Boxes whose nominal area is 1 - `share` (n,), unless their law knows no share; see `masked.Masks`."""
+    boxes, drawn = BOXES[settings.box](share, *size, random.host)
+    (boxes,) = random.carry(boxes)
+    return outside(boxes, *size), drawn
+
+
+def outside(boxes: Tensor, height: int, width: int) -> Tensor:
     """(n, 4) boxes -> (n, 1, height, width) float32 masks: 0 inside the box, 1 outside."""
     top, bottom, left, right = boxes.view(-1, 4, 1).unbind(1)
     row = torch.arange(height, device=boxes.device)
@@ -49,26 +44,25 @@ def outside(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return 1 - (in_rows[:, None, :, None] & in_columns[:, None, None, :]).float()
 
 
-def _clipped(settings: CutMix, n: int, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
+def _clipped(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
     """Centre uniform over pixels, sides floor(s H) and floor(s W), clipped at the borders: E ratio 0.70 at 32 px."""
-    keep = beta(rng, settings.alpha, n)
-    side = np.sqrt(1 - keep)
+    n, side = len(share), np.sqrt(1 - share)
     h, w = np.floor(side * height).astype(np.int64), np.floor(side * width).astype(np.int64)
     y, x = rng.integers(0, height, n), rng.integers(0, width, n)
     top, bottom = np.maximum(y - h // 2, 0), np.minimum(y + h // 2, height)
     left, right = np.maximum(x - w // 2, 0), np.minimum(x + w // 2, width)
-    return np.stack([top, bottom, left, right], 1), keep
+    return np.stack([top, bottom, left, right], 1), share
 
 
-def _inside(settings: CutMix, n: int, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
+def _inside(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
     """The whole box lies in the image, its corner uniform where it fits."""
-    keep = beta(rng, settings.alpha, n)
-    side = np.sqrt(1 - keep)
-    return _placed(np.rint(side * height), np.rint(side * width), height, width, rng), keep
+    side = np.sqrt(1 - share)
+    return _placed(np.rint(side * height), np.rint(side * width), height, width, rng), share
 
 
-def _minmax(settings: CutMix, n: int, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
-    """Both side fractions uniform on 0.2 .. 0.8, independent."""
+def _minmax(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
+    """Both side fractions uniform on 0.2 .. 0.8, independent, whatever the share."""
+    n = len(share)
     down, across = rng.uniform(0.2, 0.8, n), rng.uniform(0.2, 0.8, n)
     h, w = np.maximum(1, np.rint(down * height)), np.maximum(1, np.rint(across * width))
     return _placed(h, w, height, width, rng), 1 - down * across

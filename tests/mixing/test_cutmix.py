@@ -7,7 +7,7 @@ import torch
 from mixcli.errors import UserError
 from mixcli.mix import Context
 from mixcli.mixing import cutmix
-from mixcli.sampling import Random
+from mixcli.sampling import Random, beta
 from mixcli.settings import CutMix
 
 
@@ -59,7 +59,8 @@ def test_masks_equal_a_loop_over_pixels(box):
     keep = cutmix.draw(settings, context, random).keep
     rng = Random(3, "mix").host
     rng.random(16), rng.permutation(16)  # whether to mix, and with whom, come first
-    boxes, _ = cutmix.BOXES[box](settings, 16, 5, 9, rng)
+    share = beta(rng, 1.0, 16)
+    boxes, _ = cutmix.BOXES[box](share, 5, 9, rng)
     for image, (top, bottom, left, right) in enumerate(boxes):
         for y in range(5):
             for x in range(9):

@@ -1,0 +1,45 @@
+"""masked.py: what every mixing by a mask shares: whom to mix, the nominal ratio, and the Mix around the mask.
+
+A mixing of this kind brings one function, `masks(settings, share, size, random)`: from the nominal share of the image
+itself to a mask. It is drawn once per batch or once per image; who is not mixed keeps all of its pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixcli.mix import Context, Mix
+from mixcli.mixing.pairing import draws, mixed_at_all, partners
+from mixcli.sampling import Random, beta
+
+# (settings, share (n,) float64, (height, width), random) -> keep (n, 1, H, W) float32 on the device, drawn (n,) float64
+Masks = Callable[[Any, np.ndarray, tuple[int, int], Random], tuple[Tensor, np.ndarray]]
+
+
+def draw(settings: Any, context: Context, random: Random, masks: Masks) -> Mix:
+    """Draws, in this order: whether to mix, partners, ratios (Beta of `settings.alpha`, if it has one), masks."""
+    batch, height, width = context.size
+    rng = random.host
+    mixed = mixed_at_all(settings, batch, rng)
+    partner, unpaired = partners(settings, context, rng)
+    n = draws(settings, batch)
+    alpha = getattr(settings, "alpha", None)
+    share = np.full(n, np.nan) if alpha is None else beta(rng, alpha, n)
+    keep, drawn = masks(settings, share, (height, width), random)
+    itself, alone = np.arange(batch), ~mixed | unpaired
+    source = np.stack([itself, np.where(alone, itself, partner)])
+    source, drawn, unpaired, alone = random.carry(source, np.where(alone, 1.0, drawn), unpaired, alone)
+    keep = torch.where(alone.view(-1, 1, 1, 1), torch.ones((), device=keep.device), keep)
+    return Mix(source, keep=keep, drawn=drawn, notes={"unpaired": unpaired})
+
+
+def grid(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Row (H, 1) and column (1, W) numbers of the pixels, float32."""
+    height, width = size
+    row = torch.arange(height, device=device, dtype=torch.float32)
+    return row[:, None], torch.arange(width, device=device, dtype=torch.float32)[None, :]

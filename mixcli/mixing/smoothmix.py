@@ -1,0 +1,34 @@
+"""smoothmix.py: SmoothMix, a Gaussian bump of the partner.
+
+J.-H. Lee, M. Z. Zaheer, M. Astrid, S.-I. Lee, "SmoothMix: a Simple Yet Effective Data Augmentation to Train Robust
+Classifiers", 2020, CVPR workshops. Legend: sigma = `spread` times the shorter side, G = 1 - `keep`. The mask is
+exp(-|p - c|^2 / (2 sigma^2)) around a uniform pixel c. There is no ratio to draw and so no alpha: the label weight is
+the mean of the mask. The range of sigma is not published where we could read it; ours makes bumps visible but local.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixcli.mix import Context, Mix
+from mixcli.mixing import masked
+from mixcli.sampling import Random
+from mixcli.settings import SmoothMix
+
+
+def draw(settings: SmoothMix, context: Context, random: Random) -> Mix:
+    """Draws partners and bumps; `drawn` is NaN, since no ratio is."""
+    return masked.draw(settings, context, random, masks)
+
+
+def masks(settings: SmoothMix, share: np.ndarray, size: tuple[int, int], random: Random) -> tuple[Tensor, np.ndarray]:
+    """Bumps with centre and width of their own, whatever the share; see `masked.Masks`."""
+    rng, n = random.host, len(share)
+    sigma = rng.uniform(*settings.spread, n) * min(size)
+    numbers = np.stack([rng.integers(0, size[0], n), rng.integers(0, size[1], n), sigma]).astype(np.float32)
+    y, x, sigma = random.carry(numbers)[0].view(3, n, 1, 1)
+    row, column = masked.grid(size, random.device)
+    bump = torch.exp(-((row - y) ** 2 + (column - x) ** 2) / (2 * sigma**2))
+    return 1 - bump[:, None], np.full(n, np.nan)
