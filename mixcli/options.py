@@ -197,7 +197,7 @@ def _refusal(cls: type[Settings], key: str, source: Given, prefix: str) -> UserE
     own = list(cls.model_fields)
     if prefix + key in all_fields() and issubclass(cls, Method):
         kind = "mixing" if prefix else "method"
-        takes = ", ".join(own) if own else "none"
+        takes = ", ".join(own) if own else "no options"
         return UserError(_kind(source), source.origin, f"{kind} {cls.name} has no such option; it takes: {takes}")
     known = own if prefix else ["method", *(k for k in Train.model_fields if k != "method"), *own]
     return UserError(_kind(source), source.origin, "unknown", hint=nearest(key, known))
@@ -241,6 +241,8 @@ def _problem(leaf: Any, value: Any, error_type: str) -> str:
         return "out of range"
     if get_origin(leaf) is Literal and isinstance(value, str):
         return "unknown"
+    if get_origin(leaf) is tuple:
+        return "does not fit"
     return {int: "not an integer", float: "not a number", bool: "not true or false"}.get(leaf, "not text")
 
 
@@ -250,7 +252,7 @@ def rule(field: FieldInfo) -> str:
     if get_origin(leaf) is Literal:
         return _choices(get_args(leaf))
     if get_origin(leaf) is tuple:
-        return "names separated by commas"
+        return "names" if get_args(leaf)[-1] is Ellipsis else f"{len(get_args(leaf))} numbers"
     if leaf not in (int, float):
         return "true or false" if leaf is bool else "text"
     noun = "integer" if leaf is int else "number"
@@ -533,7 +535,9 @@ def _default_text(key: str, field: FieldInfo) -> str:
         return "recipe's" if key in DIGITS_RECIPE or key == "precision" else ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return value.name if isinstance(value, Method) else ",".join(value) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return value.name if isinstance(value, Method) else str(value)
 
 
 def duration(text: str, origin: str) -> float:

@@ -124,8 +124,8 @@ class GridMix(Pairs, Mixing):
     drawing = "mixcli.mixing.gridmix"
 
     alpha: Alpha = Field(1.0, description="concentration of Beta(alpha, alpha), the share kept")
-    cells: tuple[Count, Count] = Field((2, 6), description="fewest and most patches across the crop")
-    area: tuple[Portion, Portion] = Field((0.5, 1.0), description="smallest and largest crop, as a share of the image")
+    cells: tuple[Count, Count] = Field((2, 6), description="fewest and most patches across the crop, as 2,6")
+    area: tuple[Portion, Portion] = Field((0.5, 1.0), description="smallest and largest crop, as shares of the image")
     aspect: tuple[Positive, Positive] = Field((0.5, 2.0), description="narrowest and widest crop, width over height")
 
     @model_validator(mode="after")

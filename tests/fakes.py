@@ -10,7 +10,9 @@ from mixcli.nets.staged import StagedNet, build
 from mixcli.sampling import Random
 from mixcli.settings import (
     METHODS,
+    AGMix,
     CutMix,
+    FMix,
     Manifold,
     Method,
     Mixing,
@@ -28,6 +30,8 @@ MIXINGS: list[Mixing] = [cls() for cls in METHODS.values() if issubclass(cls, Mi
     MixUp(points=8, concentration="total"),
     CutMix(box="inside"),
     CutMix(box="minmax"),
+    FMix(softness=0.2),
+    AGMix(scale="sqrt_lambda_n"),
 ]
 
 METHOD_CASES: list[Method] = [cls() for cls in METHODS.values()] + [

@@ -122,7 +122,7 @@ TYPED: list[tuple[dict[str, Any], str]] = [
     ({"method": "mixupp"}, "--method: unknown; got mixupp. Did you mean mixup?"),
     ({"method": ""}, "--method: unknown"),
     ({**M, "beta": "0.1"}, "--beta: method mixup has no such option; it takes: per, pairing, probability, alpha"),
-    ({"beta": "0.1"}, "--beta: method none has no such option; it takes: none"),
+    ({"beta": "0.1"}, "--beta: method none has no such option; it takes: no options"),
     ({"method": "synermix", "inter_box": "inside"}, "--inter-box: mixing mixup has no such option"),
     *[({"method": "synermix", "beta": v}, f"--beta: out of range; got {v}, expected number 0 … 1")
       for v in ("-0.1", "1.1")],
@@ -194,7 +194,7 @@ FILES: list[tuple[str | bytes, str]] = [
     ("flip = 1", "cfg.toml field flip: not true or false"),
     ("dataset = 3", "cfg.toml field dataset: not text; got int 3"),
     ("method = []", "cfg.toml field method: unknown; got list []"),
-    ('method = "manifold"\nstages = "a,b"', "cfg.toml field stages: not text"),
+    ('method = "manifold"\nstages = "a,b"', "cfg.toml field stages: does not fit"),
     ("lr = nan", "cfg.toml field lr: must be finite"),
     ("lr = -inf", "cfg.toml field lr: must be finite"),
     ("lr = 1e400", "cfg.toml field lr: must be finite"),

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixcli.errors import UserError
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
 from mixcli.sampling import Random
@@ -29,7 +30,7 @@ from mixcli.settings import FMix
 
 
 def draw(settings: FMix, context: Context, random: Random) -> Mix:
-    """Draws partners, ratios and fields. Raises ValueError for an odd width under `variant = reference`."""
+    """Draws partners, ratios and fields. Raises UserError for an odd width under `variant = reference`."""
     return masked.draw(settings, context, random, masks)
 
 
@@ -69,7 +70,9 @@ def _reference(settings: FMix, n: int, size: tuple[int, int], random: Random) ->
     """(n, H, W) out of the published code's spectrum, its axes as they were mistaken."""
     height, width = size
     if width % 2:
-        raise ValueError(f"variant = reference takes even widths only, got {width}")
+        raise UserError(
+            "config", "variant", "the published code takes even widths only", got=f"reference at {width} px"
+        )
     noise = random.field((n, 2, width // 2 + 1, 2), "normal")  # its other rows of H are never used
     down = torch.fft.fftfreq(height, device=random.device)[:2, None]
     across = torch.fft.rfftfreq(width, device=random.device)[None, :]

@@ -38,7 +38,8 @@ def grids(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: R
     rng, n = random.host, len(share)
     cells = rng.integers(settings.cells[0], settings.cells[1] + 1, n)
     area = rng.uniform(*settings.area, n) * size[0] * size[1]
-    aspect = np.exp(rng.uniform(*np.log(settings.aspect), n))
+    narrowest, widest = np.log(settings.aspect)
+    aspect = np.exp(rng.uniform(narrowest, widest, n))
     height = np.clip(np.rint(np.sqrt(area / aspect)), 1, size[0]).astype(np.int64)
     width = np.clip(np.rint(np.sqrt(area * aspect)), 1, size[1]).astype(np.int64)
     top, left = rng.integers(0, size[0] - height + 1), rng.integers(0, size[1] - width + 1)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from mixcli.errors import UserError
 from mixcli.mixing import fmix
 from mixcli.sampling import Random
 from mixcli.settings import FMix
@@ -95,7 +96,7 @@ def test_ledger_11_any_size_under_autocast(size):
 
 
 def test_the_published_code_takes_even_widths_only():
-    with pytest.raises(ValueError, match="even widths"):
+    with pytest.raises(UserError, match="even widths"):
         masks(FMix(variant="reference"), 0.5, 2, (8, 9))
 
 
