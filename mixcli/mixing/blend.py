@@ -10,30 +10,26 @@ literature's question (arXiv 2210.16413) comes without a formula that could be r
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 from mixcli.mix import Context, Mix
+from mixcli.mixing import masked
 from mixcli.mixing.pairing import draws, mixed_at_all, partners
-from mixcli.sampling import Random, beta, dirichlet
+from mixcli.sampling import Random, dirichlet
 from mixcli.settings import Blend
 
 
 def draw(settings: Blend, context: Context, random: Random) -> Mix:
     """Draws constant weights per image: Beta(alpha, alpha) for two points, Dirichlet for more."""
-    return _two(settings, context, random) if settings.points == 2 else _many(settings, context, random)
+    if settings.points == 2:
+        return masked.draw(settings, context, random, masks)
+    return _many(settings, context, random)
 
 
-def _two(settings: Blend, context: Context, random: Random) -> Mix:
-    batch, rng = context.size[0], random.host
-    mixed = mixed_at_all(settings, batch, rng)
-    partner, unpaired = partners(settings, context, rng)
-    ratio = np.broadcast_to(beta(rng, settings.alpha, draws(settings, batch)), batch)
-    itself = np.arange(batch)
-    alone = ~mixed | unpaired
-    source = np.stack([itself, np.where(alone, itself, partner)])
-    drawn = np.where(alone, 1.0, ratio)
-    keep = drawn.astype(np.float32).reshape(batch, 1, 1, 1)
-    source, keep, drawn, unpaired = random.carry(source, keep, drawn, unpaired)
-    return Mix(source, keep=keep, drawn=drawn, notes={"unpaired": unpaired})
+def masks(settings: Blend, share: np.ndarray, size: tuple[int, int], random: Random) -> tuple[Tensor, np.ndarray]:
+    """The share itself, for every pixel; see `masked.Masks`."""
+    (keep,) = random.carry(share.astype(np.float32))
+    return keep.view(-1, 1, 1, 1), share
 
 
 def _many(settings: Blend, context: Context, random: Random) -> Mix:

@@ -1,4 +1,4 @@
-"""masked.py: what every mixing by a mask shares: whom to mix, the nominal ratio, and the Mix around the mask.
+"""masked.py: what every mixing of pairs shares: whom to mix, the nominal ratio, and the Mix around the mask.
 
 A mixing of this kind brings one function, `masks(settings, share, size, random)`: from the nominal share of the image
 itself to a mask. It is drawn once per batch or once per image; who is not mixed keeps all of its pixels.
@@ -17,7 +17,7 @@ from mixcli.mix import Context, Mix
 from mixcli.mixing.pairing import draws, mixed_at_all, partners
 from mixcli.sampling import Random, beta
 
-# (settings, share (n,) float64, (height, width), random) -> keep (n, 1, H, W) float32 on the device, drawn (n,) float64
+# (settings, share (n,) float64, (H, W), random) -> keep (n, 1, H or 1, W or 1) float32 on the device, drawn (n,)
 Masks = Callable[[Any, np.ndarray, tuple[int, int], Random], tuple[Tensor, np.ndarray]]
 
 
