@@ -229,7 +229,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     name="mixcli",
     cls=Commands,
-    help="Train, corrupt, compare and probe image classifiers with mixed-sample augmentation.",
+    help="Train image classifiers with mixed-sample augmentation, and repeat every number.",
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     pretty_exceptions_show_locals=False,
