@@ -222,7 +222,11 @@ class Commands(TyperGroup):
         if not ctx.resilient_parsing and args[0] not in self.commands:
             raise UserError("usage", args[0], "no such command", hint=nearest(args[0], self.commands))
         if args[0] == "train":
-            return "train", _train_command(args[1:]), args[1:]
+            return "train", _with_settings(train, args[1:]), args[1:]
+        if args[0] == "show":  # its first word is the method
+            named = args[1:2] if args[1:] and not args[1].startswith("-") else []
+            words = [*(["--method"] if named else []), *args[1:]]
+            return "show", _with_settings(show, words), words
         return super().resolve_command(ctx, args)
 
 
@@ -333,19 +337,19 @@ def train(
     return Outcome(result, lambda: tables.training(result))
 
 
-def _train_command(argv: list[str]) -> Any:
-    """`train` with one option per setting."""
+def _with_settings(function: Callable[..., Outcome], argv: list[str]) -> Any:
+    """A command with one option per setting beside its own."""
     from mixcli import options
 
-    own = [p for p in inspect.signature(train, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
 
     def command(**values: Any) -> Outcome:
-        return train(**values)
+        return function(**values)
 
     command.__signature__ = inspect.Signature([*own, *options.parameters(argv)])  # pyright: ignore[reportFunctionMemberAccess]
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-    paragraphs = inspect.cleandoc(train.__doc__ or "").split("\n\n")
-    alone.command("train", help="\n\n".join(" ".join(p.split()) for p in paragraphs))(command)
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    alone.command(function.__name__, help="\n\n".join(" ".join(p.split()) for p in paragraphs))(command)
     return typer.main.get_command(alone)
 
 
@@ -520,6 +524,50 @@ def _engine(job: Job, call: Callable[[Any], Any]) -> Any:
         with suppress(UserError):  # on a full disk the line itself has to do
             write_atomic(job.run.log, traceback.format_exc().encode(errors="backslashreplace"))
         raise _unexpected(error, f"Trace: {job.run.log}") from error
+
+
+# --------------------------------------------------------------------------------------------------------- mixcli show
+
+
+@app.command("show")
+def show(
+    ctx: typer.Context,
+    images: Annotated[str, typer.Option(metavar="INT", help="how many images")] = "8",
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="the figure: .png, .pdf or .svg")] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="print figures of many draws instead")] = False,
+    json: Json = False,
+    debug: Debug = False,
+    **typed: Any,
+) -> Outcome:
+    """Draw what a mixing does: originals, masks and mixed images of a data set, on one sheet.
+
+    mixcli show fmix --dataset cifar100 --out fmix.png. Ratios and masks are drawn per image unless --per is typed.
+    """
+    from mixcli import options
+    from mixcli.settings import Train
+
+    count = options.parse(Train.model_fields["batch"], options.Given(images, "--images", text=True))
+    if typed.get("method") is None:
+        raise UserError("usage", "show", "needs the name of a mixing", hint="See mixcli list mixings")
+    if not typed.get("per"):
+        typed["per"] = "sample"
+    gathered = options.gather(typed, None, os.environ)
+    settings, _ = _completed(gathered)
+    from mixcli.report import plots, tables
+    from mixcli.studies import contact_sheet
+
+    try:
+        if stats:
+            found = contact_sheet.statistics(settings)
+            return Outcome(found, lambda: tables.measured(f"{settings.method.label()} on {settings.dataset}", found))
+        path = plots.check(Path(out or f"show-{settings.method.name}.png"))
+        sheet = contact_sheet.sheet(settings, count)
+        plots.contact_sheet(sheet, path)
+    except UserError as error:
+        raise gathered.located(error) from error
+    shares = [round(float(ratio), 4) for ratio in sheet.ratio]
+    result = {"file": str(path), "method": sheet.title, "dataset": settings.dataset, "ratio": shares}
+    return Outcome(result, lambda: tables.measured(f"{sheet.title} on {settings.dataset}", result))
 
 
 # --------------------------------------------------------------------------------------------------- mixcli list, bench

@@ -25,7 +25,7 @@ def test_there_are_exactly_two_set_up_commands():
     assert len(re.findall(r"^python3 -m venv .*$", README, re.MULTILINE)) == 2
 
 
-@pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] in ("train", "list")], ids=" ".join)
+@pytest.mark.parametrize("words", [c for c in COMMANDS if c[0] in ("train", "list", "show")], ids=" ".join)
 def test_a_command_of_the_readme_is_understood(words, monkeypatch, tmp_path, capsys):
     """As a dry run; CIFAR-100 is not there, which is told as missing data and nothing else."""
     monkeypatch.chdir(tmp_path)

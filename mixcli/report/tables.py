@@ -87,7 +87,7 @@ def measured(title: str, document: Mapping[str, Any]) -> RenderableType:
     """Any document of measurements, one row per number; inner names follow outer ones."""
     table = _facts(title)
     for name, value in _leaves(document):
-        _row(table, name, _number(value) if isinstance(value, float) else str(value))
+        _row(table, name, _number(value) if isinstance(value, float | None) else str(value))
     return table
 
 

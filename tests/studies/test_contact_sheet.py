@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from mixcli.cli import main
+from mixcli.data import sources
+from mixcli.settings import METHODS, CutMix, Mixing, MixUp, Train, complete
+from mixcli.studies import contact_sheet
+
+MIXINGS = [name for name, cls in METHODS.items() if issubclass(cls, Mixing)]
+
+
+def settings(mixing: Mixing, **changes) -> Train:
+    train = Train(method=mixing, **changes)
+    return complete(train, sources.look(train))
+
+
+@pytest.mark.parametrize("name", MIXINGS)
+def test_every_mixing_has_a_sheet(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["show", name, "--images", "3", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)["result"]
+    assert len(result["ratio"]) == 3
+    with Image.open(tmp_path / result["file"]) as figure:
+        assert min(figure.size) > 200 and len(figure.convert("L").getcolors()) > 20
+
+
+def test_a_sheet_shows_the_mask_that_made_its_images():
+    made = contact_sheet.sheet(settings(CutMix(per="sample")), 16)
+    itself = made.own.expand_as(made.mixed) == 1
+    assert torch.equal(made.mixed[itself], made.originals[itself])
+    assert torch.allclose(made.ratio, made.own.mean((1, 2, 3)))
+
+
+def test_statistics_are_those_of_the_law():
+    found = contact_sheet.statistics(settings(MixUp(per="sample", probability=0.75)))
+    assert abs(found["untouched"] - 0.25) < 0.02 and abs(found["same_class"] - (0.25 + 0.75 * 0.107)) < 0.02
+    assert abs(found["realised"]["mean"] - (0.25 + 0.75 * 0.5)) < 0.02
+    assert contact_sheet.statistics(settings(MixUp(per="batch")), 5)["mask_diversity"] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "subject"),
+    [
+        ([], "show"),
+        (["manifold"], "show"),
+        (["fmixx"], "--method"),
+        (["fmix", "--images", "0"], "--images"),
+        (["fmix", "--images", "361"], "--images"),
+        (["fmix", "--out", "x.bmpx"], "--out"),
+        (["fmix", "--out", "no/where.png"], "--out"),
+        (["smoothmix", "--alpha", "1"], "--alpha"),
+    ],
+)
+def test_bad_input_is_one_line_and_draws_nothing(words, subject, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["show", *words]) == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and f"error: {subject}: " in err and not list(tmp_path.iterdir())
