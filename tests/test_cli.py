@@ -307,7 +307,7 @@ def test_a_run_in_use_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         start = time.monotonic()
         for argv in (["train"], ["train", "--resume"], ["train", "--overwrite"]):
             assert "in use by another process" in line_of(capsys, 2, argv)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 30  # a second on an idle machine; that it ends at all is the claim
     finally:
         holder.kill()
         holder.communicate()

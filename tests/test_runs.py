@@ -141,7 +141,7 @@ def test_a_second_process_is_refused_at_once_and_the_lock_dies_with_its_holder(r
         holder.stdout.readline()
         start = time.monotonic()
         refused("run_locked", run.open, str(run.folder), "in use by another process")
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 10  # at once; that it does not wait for the holder is the claim
     finally:
         holder.kill()
         holder.communicate()

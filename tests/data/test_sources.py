@@ -8,7 +8,6 @@ import random as python_random
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -211,13 +210,11 @@ def test_the_identity_of_a_file_is_its_sha256(saved):
     assert sources.look(Train(dataset=path)).identity == f"npz:{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
 
 
-def test_looking_reads_no_pixels_and_is_fast(saved, monkeypatch):
+def test_looking_reads_no_pixels(saved, monkeypatch):
     path = saved("big.npz", x_train=np.zeros((50_000, 32, 32, 3), np.uint8), y_train=np.arange(50_000) % 100,
                  x_test=np.zeros((1000, 32, 32, 3), np.uint8), y_test=np.arange(1000) % 100)  # fmt: skip
     monkeypatch.setattr(npz, "pixels", None)
-    start = time.process_time()
     facts = sources.look(Train(dataset=path))
-    assert time.process_time() - start < 1.0  # 0.2 s on an idle machine, most of it the digest
     assert (facts.images, facts.test_images, facts.classes, facts.channels) == (50_000, 1000, 100, 3)
 
 
