@@ -377,6 +377,7 @@ def _new_job(asked: Asked, typed: dict[str, Any], reporter: Reporter) -> Job:
 
     gathered = options.gather(typed, None if asked.config is None else Path(asked.config), os.environ)
     _warn(gathered, reporter)
+    runs.check_root(Path(gathered.train.runs))
     settings, facts = _completed(gathered)
     run = runs.locate(settings, options.identity(settings, facts))
     return Job(gathered, settings, facts, run, resume=asked.resume)
@@ -398,6 +399,7 @@ def _named_job(asked: Asked, typed: dict[str, Any], reporter: Reporter) -> Job:
     gathered = options.continued(typed, run.settings, os.environ)
     gathered = gathered._replace(train=gathered.train.model_copy(update={"runs": str(run.folder.parent)}))
     _warn(gathered, reporter)
+    runs.check_root(run.folder.parent)
     settings, facts = _completed(gathered)
     if options.identity(settings, facts, run.parent) != run.id:
         raise UserError("data_corrupt", str(run.folder), "settings or data differ from those the run was started with")
@@ -426,10 +428,9 @@ def _extended(job: Job, asked: Asked, reporter: Reporter) -> Job:
 
 def _completed(gathered: Gathered) -> tuple[Train, Facts]:
     """The settings with the recipe's values in open places, and what is known of the data."""
-    from mixcli import runs, settings
+    from mixcli import settings
     from mixcli.data import sources
 
-    runs.check_root(Path(gathered.train.runs))
     try:
         facts = sources.look(gathered.train)
         return settings.complete(gathered.train, facts), facts
@@ -531,7 +532,6 @@ def _engine(job: Job, call: Callable[[Any], Any]) -> Any:
 
 @app.command("show")
 def show(
-    ctx: typer.Context,
     images: Annotated[str, typer.Option(metavar="INT", help="how many images")] = "8",
     out: Annotated[str | None, typer.Option(metavar="FILE", help="the figure: .png, .pdf or .svg")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="print figures of many draws instead")] = False,

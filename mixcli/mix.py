@@ -107,13 +107,6 @@ class Mix:
         return (self.ratio[:, :, None] * picked).sum(0)
 
 
-def unmixed(batch: int, device: torch.device) -> Mix:
-    """The Mix that returns every image as it is."""
-    itself = torch.arange(batch, device=device)
-    one = torch.ones(batch, 1, 1, 1, device=device)
-    return Mix(torch.stack([itself, itself]), keep=one, drawn=one.view(-1).double())
-
-
 def _fit(mask: Tensor, rows: Tensor) -> Tensor:
     """A (B, 1, h, w) mask shaped to broadcast over `rows`."""
     if mask.shape[-2:] == (1, 1):

@@ -43,7 +43,6 @@ class Run:
         self.log = folder / "error.log"
         self.lineage = folder / "parent"
         self.epochs = folder / "epochs"
-        self.studies = folder / "studies"
         self.extends: Run | None = None  # the run whose training this one is to continue, before `begin` writes it down
         self._lock: int | None = None
         self._made: list[Path] = []  # folders that `open` had to make

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
 
-from mixcli.errors import UserError, nearest
+from mixcli.errors import UserError
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Alpha = Annotated[float, Field(ge=0.01, json_schema_extra={"hint": "For no mixing: --probability 0"})]
@@ -103,6 +103,14 @@ class CutMix(Pairs, Mixing):
         return self
 
 
+def _rising(settings: Any, *ranges: str) -> Any:
+    """The settings, unless one of these ranges falls."""
+    for key in ranges:
+        if getattr(settings, key)[0] > getattr(settings, key)[1]:
+            raise UserError("config", key, "the first bound is above the second", got=getattr(settings, key))
+    return settings
+
+
 class FMix(Pairs, Mixing):
     name = "fmix"
     summary = "regions cut out of low-frequency noise (Harris et al. 2020)"
@@ -130,10 +138,7 @@ class GridMix(Pairs, Mixing):
 
     @model_validator(mode="after")
     def _ranges_rise(self):
-        for key in ("cells", "area", "aspect"):
-            if getattr(self, key)[0] > getattr(self, key)[1]:
-                raise UserError("config", key, "the first bound is above the second", got=getattr(self, key))
-        return self
+        return _rising(self, "cells", "area", "aspect")
 
 
 class SmoothMix(Pairs, Mixing):
@@ -147,9 +152,7 @@ class SmoothMix(Pairs, Mixing):
 
     @model_validator(mode="after")
     def _range_rises(self):
-        if self.spread[0] > self.spread[1]:
-            raise UserError("config", "spread", "the first bound is above the second", got=self.spread)
-        return self
+        return _rising(self, "spread")
 
 
 class GMix(Pairs, Mixing):
@@ -282,13 +285,6 @@ METHODS: dict[str, type[Method]] = {
         RegMixUp,
     )
 }
-
-
-def method_class(name: str) -> type[Method]:
-    """The settings class of a method or mixing by the name that is typed."""
-    if name not in METHODS:
-        raise UserError("usage", "--method", "unknown", got=name, hint=nearest(name, METHODS))
-    return METHODS[name]
 
 
 def setting(default: Any, panel: str, description: str, hashed: bool = True, flags: tuple[str, ...] = ()) -> Any:

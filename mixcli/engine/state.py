@@ -49,7 +49,7 @@ class State:
     """
 
     def __init__(self, net: StagedNet, settings: Train, machine: Machine, steps: int):
-        self.net, self.momentum = net, settings.momentum
+        self.net = net
         self.ema = AveragedModel(net, use_buffers=True) if settings.ema > 0 else None
         self._blend = get_ema_multi_avg_fn(settings.ema or 0.0)
         self.optimizer = torch.optim.SGD(
@@ -119,7 +119,11 @@ class State:
         if self.ema is not None:
             self.ema.load_state_dict(content["ema"])
         self.optimizer.load_state_dict(content["optimizer"])
-        if self.step and self.momentum and len(self.optimizer.state) < len(list(self.net.parameters())):
+        if (
+            self.step
+            and self.optimizer.defaults["momentum"]
+            and len(self.optimizer.state) < len(list(self.net.parameters()))
+        ):
             raise ValueError("the optimizer's momentum is missing")
         self.schedule_at(content["scheduler"]["last_epoch"])
         self.progress = Progress(**content["progress"])

@@ -168,11 +168,12 @@ class Training:
         self.run.append(row)
         self.reporter.epoch(row)
         # run.ckpt last: what a kill takes from the files before it, the resumed epoch writes again.
+        content = self.content()
         if better:
-            checkpoint.save_best(self.run, self.content())
+            checkpoint.save_best(self.run, content)
         if epoch in kept_epochs(self.settings):
-            checkpoint.save_weights(self.run, epoch, self.content())
-        self._save()
+            checkpoint.save_weights(self.run, epoch, content)
+        checkpoint.save(self.run, content)
 
     # -- what a step is made of -------------------------------------------------------------------------------------
 
@@ -238,13 +239,12 @@ class Training:
         kind, step = self.stop.kind, self.state.step
         if kind is None:
             return
+        folder = str(self.run.folder)
         if step == 0:
-            where, hint = "stopped before the first step", "Nothing was saved"
-        else:
-            self._save()
-            where, hint = f"stopped by {self.stop.cause} at step {step}", "Continue: mixcli train --resume-from "
-            hint += str(self.run.folder)
-        raise UserError(kind, str(self.run.folder), where, hint=hint)
+            raise UserError(kind, folder, "stopped before the first step", hint="Nothing was saved")
+        self._save()
+        where = f"stopped by {self.stop.cause} at step {step}"
+        raise UserError(kind, folder, where, hint=f"Continue: mixcli train --resume-from {folder}")
 
     def _raise_if_diverged(self) -> None:
         """Tells the step that was not finite, its draws made again from its key."""

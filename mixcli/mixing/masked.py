@@ -33,9 +33,16 @@ def draw(settings: Any, context: Context, random: Random, masks: Masks) -> Mix:
     keep, drawn = masks(settings, share, (height, width), random)
     itself, alone = np.arange(batch), ~mixed | unpaired
     source = np.stack([itself, np.where(alone, itself, partner)])
-    source, drawn, unpaired, alone = random.carry(source, np.where(alone, 1.0, drawn), unpaired, alone)
-    keep = torch.where(alone.view(-1, 1, 1, 1), torch.ones((), device=keep.device), keep)
-    return Mix(source, keep=keep, drawn=drawn, notes={"unpaired": unpaired})
+    source, drawn, unpaired = random.carry(source, np.where(alone, 1.0, drawn), unpaired)
+    return Mix(source, keep=_kept_whole(keep, alone, random), drawn=drawn, notes={"unpaired": unpaired})
+
+
+def _kept_whole(keep: Tensor, alone: np.ndarray, random: Random) -> Tensor:
+    """Masks for the whole batch, ones for images that are not mixed; the host knows them, so usually nothing to do."""
+    if not alone.any():
+        return keep.expand(len(alone), -1, -1, -1)
+    (whole,) = random.carry(alone)
+    return torch.where(whole.view(-1, 1, 1, 1), torch.ones((), device=keep.device), keep)
 
 
 def grid(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
