@@ -602,16 +602,46 @@ def _listings(chosen: dict[str, dict[str, str]]) -> Any:
 
 @app.command("bench")
 def bench(
-    what: Annotated[str, typer.Argument(metavar="data|synermix")], json: Json = False, debug: Debug = False
+    what: Annotated[str, typer.Argument(metavar="mixing|step|data|synermix")],
+    net: Annotated[str | None, typer.Option(metavar="NAME", help="of the step; small unless named")] = None,
+    names: Annotated[str | None, typer.Option(metavar="NAME,...", help="mixings or methods; unset: all")] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; of mixing and step")] = "cpu",
+    json: Json = False,
+    debug: Debug = False,
 ) -> Outcome:
     """Measure what a step costs here, against the usual way."""
-    if what not in ("data", "synermix"):
-        raise UserError("usage", "bench", "unknown", got=what, hint=nearest(what, ("data", "synermix")))
-    from mixcli.report import tables
-    from mixcli.studies import benchmark
+    if what not in BENCHES:
+        raise UserError("usage", "bench", "unknown", got=what, hint=nearest(what, BENCHES))
+    for option, value, of in (("--net", net, ("step",)), ("--names", names, ("step", "mixing"))):
+        if value is not None and what not in of:
+            raise UserError("usage", option, f"bench {what} has no such option")
+    from importlib import import_module
 
-    result = getattr(benchmark, what)()
-    return Outcome(result, lambda: tables.measured(f"bench {what}", result))
+    from mixcli.report import tables
+
+    module, columns = BENCHES[what]
+    chosen = {"names": names.split(",") if names else None, "device": device} if columns else {}
+    result = getattr(import_module(module), what)(**chosen, **({"net": net} if net else {}))
+    title = f"bench {what}"
+    return Outcome(result, lambda: tables.rows(title, result, columns) if columns else tables.measured(title, result))
+
+
+BENCHES: dict[str, tuple[str, dict[str, str]]] = {  # where, and the columns of its table, if it has one
+    "mixing": (
+        "mixcli.studies.mixing_cost",
+        {"mixing": "mixing", "per": "per", "pixels": "px", "batch": "batch", "masks_us": "masks", "us": "all",
+         "times_naive_masks": "loop", "times_naive": "loop, all", "times_timm": "timm",
+         "times_torchvision": "tv"},
+    ),
+    "step": (
+        "mixcli.studies.step_cost",
+        {"method": "method", "data_ms": "data", "plan_ms": "plan", "forward_ms": "forward", "backward_ms": "backward",
+         "optimizer_ms": "update", "step_ms": "step", "unbroken_ms": "unbroken", "ratio": "/none",
+         "images_per_second": "images/s", "mix_ms": "mixing", "mixing_share": "share of none"},
+    ),
+    "data": ("mixcli.studies.benchmark", {}),
+    "synermix": ("mixcli.studies.benchmark", {}),
+}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -10,16 +10,21 @@ nothing. The label weight is the mean of the final mask, never the number that w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import ModuleType
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from mixcli.settings import Method
+
+PIECE = 2**17  # numbers of an image tensor that fit the cache of a core, beside as many of another
+Form = Literal["any", "binary", "partial"]
+Place = Callable[[Tensor], Tensor]  # (B, C, H, W) partners -> what of them is mixed, of the same shape
 
 
 def implementation(settings: Method) -> ModuleType:
@@ -57,6 +62,9 @@ class Mix:
     source  (K, B) int64: rows of the stacked views; `source[0]` is the image itself
     keep    K = 2: (B, 1, H, W) or (B, 1, 1, 1) float32, weight of the image itself
     weight  K > 2: (K, B, 1, H, W) or (K, B, 1, 1, 1) float32, summing to 1 over K
+    form    what is known of `keep` without looking, which saves passes over the pixels and changes no bit: `binary`
+            (0 or 1), `partial` (below 1 everywhere), or `any`
+    place   K = 2: what is done to the partners first, for a mixing that moves what it takes
     drawn   (B,) float64: the nominal share of the image itself, logged beside the realised `ratio`
     notes   named (B,) tensors for the log, such as `unpaired`
     """
@@ -64,6 +72,8 @@ class Mix:
     source: Tensor
     keep: Tensor | None = None
     weight: Tensor | None = None
+    form: Form = "any"
+    place: Place | None = None
     drawn: Tensor | None = None
     notes: dict[str, Tensor] = field(default_factory=dict)
 
@@ -73,38 +83,87 @@ class Mix:
         if self.weight is not None:
             return self.weight.mean(dim=(2, 3, 4), dtype=torch.float64).float()
         assert self.keep is not None
-        own = self.keep.mean(dim=(1, 2, 3), dtype=torch.float64).float()
+        keep = _drawn_once(self.keep)
+        if self.form == "binary":  # sums of ones are exact in float32
+            mean = keep.sum(dim=(1, 2, 3)).double() / keep[0].numel()
+        else:
+            mean = keep.mean(dim=(1, 2, 3), dtype=torch.float64)
+        own = mean.float().expand(len(self.keep))
         return torch.stack([own, 1 - own])
 
     def images(self, rows: Tensor) -> Tensor:
         """The mixed images, or features: (V*B, ...) stacked views in, (B, ...) out, dtype kept.
 
-        `lerp` and the outer `where`, not two products: a self-mix returns its bits, a NaN in the partner stays out
-        where keep = 1, and nothing leaves the range of the sources. More than two sources are clamped to their range.
+        where(keep == 1, own, lerp(other, own, keep)), not two products: a self-mix returns its bits, a NaN in the
+        partner stays out where keep = 1, and nothing leaves the range of the sources. More than two sources are clamped
+        to their range.
         Half precision is mixed in float32 and cast back. Raises ValueError where a mask has another size than the rows.
         """
         if not rows.is_floating_point():
             raise TypeError(f"mixing needs floating-point rows, got {rows.dtype}")
         work = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
-        own, others = work[: self.source.shape[1]], self.source[1:]
-        if self.weight is None:
-            assert self.keep is not None
-            keep = _fit(self.keep, own).to(own.dtype)
-            mixed = torch.where(keep == 1, own, torch.lerp(work[others[0]], own, keep))
-        else:
-            mixed, low, high = own, own, own
-            for share, source in zip(self.weight[1:], others, strict=True):
-                other = work[source]
-                mixed = mixed + _fit(share, own).to(own.dtype) * (other - own)
-                low, high = torch.minimum(low, other), torch.maximum(high, other)
-            mixed = torch.minimum(torch.maximum(mixed, low), high)
+        mixed = self._pairs(work) if self.weight is None else self._weighted(work, self.weight)
         return mixed.to(rows.dtype)
+
+    def _pairs(self, work: Tensor) -> Tensor:
+        assert self.keep is not None
+        own, partner = work[: self.source.shape[1]], self.source[1]
+        keep = _fit(_drawn_once(self.keep), own).to(own.dtype)
+        if self.place is None and _is_plain(work):
+            return _mixed_in_pieces(work, partner, keep, self.form)
+        other = work[partner] if self.place is None else self.place(work[partner])
+        mixed = other if self.form == "binary" else torch.lerp(other, own, keep)
+        return mixed if self.form == "partial" else torch.where(keep == 1, own, mixed)
+
+    def _weighted(self, work: Tensor, weight: Tensor) -> Tensor:
+        own = work[: self.source.shape[1]]
+        mixed, low, high = own, own, own
+        for share, source in zip(weight[1:], self.source[1:], strict=True):
+            other = work[source]
+            mixed = mixed + _fit(share, own).to(own.dtype) * (other - own)
+            low, high = torch.minimum(low, other), torch.maximum(high, other)
+        return torch.minimum(torch.maximum(mixed, low), high)
 
     def targets(self, labels: Tensor, classes: int) -> Tensor:
         """(B, classes) float32 soft rows from (B,) int labels or (B, classes) soft ones; rows sum to 1."""
-        rows = labels if labels.is_floating_point() else torch.nn.functional.one_hot(labels, classes)
-        picked = rows.float()[self.source % len(labels)]  # (K, B, classes)
-        return (self.ratio[:, :, None] * picked).sum(0)
+        picked, ratio = labels[self.source % len(labels)], self.ratio[:, :, None]
+        if labels.is_floating_point():
+            return (ratio * picked).sum(0)
+        rows = torch.zeros(len(labels), classes, device=labels.device)
+        for share, label in zip(ratio, picked, strict=True):  # one source at a time: sums in one order, on any device
+            rows.scatter_add_(1, label[:, None], share)
+        return rows
+
+
+def _drawn_once(keep: Tensor) -> Tensor:
+    """One mask where all images share it."""
+    return keep[:1] if keep.stride(0) == 0 else keep
+
+
+def _is_plain(rows: Tensor) -> bool:
+    """Whether rows are mixed in memory on a CPU, with nobody asking for gradients or a graph."""
+    return rows.device.type == "cpu" and not rows.requires_grad and not torch.compiler.is_compiling()
+
+
+def _mixed_in_pieces(work: Tensor, partner: Tensor, keep: Tensor, form: Form) -> Tensor:
+    """The bits of `Mix._pairs`, in half the time: a CPU waits for memory, so what fits its cache is finished at once.
+
+    Where keep is 1 the image is put back by its bits, since `where` takes twice as long.
+    """
+    whole = torch.int64 if work.dtype == torch.float64 else torch.int32
+    images = work[: len(partner)]
+    mixed = torch.empty_like(images)
+    step = max(1, PIECE // max(1, mixed[0].numel()))
+    for start in range(0, len(partner), step):
+        part = slice(start, start + step)
+        own, other, share = images[part], mixed[part], keep if len(keep) == 1 else keep[part]
+        torch.index_select(work, 0, partner[part], out=other)
+        if form != "binary":
+            torch.lerp(other, own, share, out=other)
+        if form != "partial":
+            own_bits, changed = own.view(whole), share.to(whole).sub_(1)  # no bit where keep is 1, every bit elsewhere
+            other.view(whole).bitwise_xor_(own_bits).bitwise_and_(changed).bitwise_xor_(own_bits)
+    return mixed
 
 
 def _fit(mask: Tensor, rows: Tensor) -> Tensor:
@@ -132,6 +191,11 @@ class Batch:
     classes: int
     smoothing: float = 0.0
     views: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> Tensor:
+        """What a Mix takes its sources from, (V*B, C, H, W): the images, and the `second` view where there is one."""
+        return torch.cat([self.images, self.views["second"]]) if "second" in self.views else self.images
 
     def targets(self, mix: Mix | None = None) -> Tensor:
         """(B, classes) float32: the labels as soft rows, mixed, not yet smoothed."""

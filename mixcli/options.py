@@ -3,7 +3,7 @@
 Every setting has one flat key: the fields of `Train`, `method`, the fields of the chosen method, and for a mixing
 inside a method `inter` and `inter_` before that mixing's fields. The key `weight_decay` is typed `--weight-decay`,
 written `weight_decay` in TOML and named `MIXCLI_WEIGHT_DECAY` in the environment; in TOML, `inter_alpha` is `alpha` in
-the table `[inter]`.
+the table `[inter]`, and `candidates_cutmix_box` is `box` in the table `[candidates.cutmix]`.
 
 What is given is first collected as text or TOML values together with where it stood (`Given`), layer over layer, and
 only then turned into settings, so that every mistake is told with the option, variable or field that made it.
@@ -28,7 +28,17 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from mixcli.errors import UserError, nearest
-from mixcli.settings import DIGITS_RECIPE, METHODS, Facts, Method, NoMixing, Settings, Train
+from mixcli.settings import (
+    CANDIDATES_SHARE,
+    DIGITS_RECIPE,
+    METHODS,
+    Facts,
+    Method,
+    NoMixing,
+    Settings,
+    Train,
+    candidates,
+)
 
 TOML_BYTES, TOML_LEVELS = 2**20, 64
 INTEGER_LIMIT = 2**63  # TOML promises 64 bits; tomllib takes any
@@ -94,7 +104,9 @@ def continued(typed: Mapping[str, str | bool | None], file: Path, environ: Mappi
 
 
 def _brief(value: Any) -> Any:
-    return value["method"] if isinstance(value, dict) else "none" if value is None else value
+    if isinstance(value, dict):
+        return value.get("method", ", ".join(value))
+    return "none" if value is None else value
 
 
 def runs_root(typed: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> str:
@@ -132,10 +144,11 @@ def _file_layer(table: Mapping[str, Any], file: str, prefix: str = "", path: str
         key = prefix.removesuffix("_") if prefix and name == "method" else prefix + name
         if not isinstance(value, dict):
             layer[key] = Given(value, f"{file} field {path}{name}", text=False)
-        elif key in all_fields() and holds_method(all_fields()[key]) and key != "method":
+        elif key in tables():
             layer |= _file_layer(value, file, f"{key}_", f"{path}{name}.")
         else:
-            raise UserError("config", f"{file} table {path}{name}", "unknown; keys are flat, the one table is [inter]")
+            problem = "unknown; keys are flat, the tables are [inter] and miamix's [candidates.NAME]"
+            raise UserError("config", f"{file} table {path}{name}", problem)
     return layer
 
 
@@ -153,6 +166,9 @@ def _build(cls: type[Settings], given: Layer, prefix: str = "") -> Settings:
             inside = {k: rest.pop(k) for k in list(rest) if k == name or (k not in own and k.startswith(before))}
             chosen = _build_method(base, field, name, inside, prefix)
             values |= {} if chosen is None else {name: chosen}
+        elif holds_candidates(field):
+            inside = {k: rest.pop(k) for k in list(rest) if k.startswith(f"{name}_")}
+            values |= {name: _build_candidates(inside, f"{prefix}{name}_", len(name) + 1)} if inside else {}
         elif name in rest:
             source = rest.pop(name)
             value = parse(field, source)
@@ -181,6 +197,18 @@ def _build_method(base: type[Method], field: FieldInfo, name: str, inside: Layer
         raise UserError("config", source.origin, "belongs to a mixing that is not named", hint=f"Give {flag(name)} too")
     before = "" if name == "method" else f"{name}_"
     return cast(Method, _build(cls, {k.removeprefix(before): v for k, v in inside.items()}, prefix + before))
+
+
+def _build_candidates(inside: Layer, prefix: str, before: int) -> dict[str, Settings]:
+    """The candidates' settings by name, from flat keys of which the first `before` characters name the table."""
+    tables: dict[str, Layer] = {}
+    for key, source in inside.items():
+        name, _, option = key[before:].partition("_")
+        if name not in candidates() or not option:
+            problem = "not a candidate, or no option of one"
+            raise UserError(_kind(source), source.origin, problem, expected=_choices(candidates()))
+        tables.setdefault(name, {})[option] = source
+    return {name: _build(candidates()[name], layer, f"{prefix}{name}_") for name, layer in tables.items()}
 
 
 def _named_class(base: type[Method], named: Given) -> type[Method]:
@@ -252,7 +280,9 @@ def rule(field: FieldInfo) -> str:
     if get_origin(leaf) is Literal:
         return _choices(get_args(leaf))
     if get_origin(leaf) is tuple:
-        return "names" if get_args(leaf)[-1] is Ellipsis else f"{len(get_args(leaf))} numbers"
+        if get_args(leaf)[-1] is Ellipsis:
+            return _extra(field).get("rule", "names")
+        return f"{len(get_args(leaf))} numbers"
     if leaf not in (int, float):
         return "true or false" if leaf is bool else "text"
     noun = "integer" if leaf is int else "number"
@@ -294,9 +324,33 @@ def all_fields(prefix: str = "", depth: int = 2) -> dict[str, FieldInfo]:
     found = {} if prefix else {**Train.model_fields}
     for cls in METHODS.values():
         for name, field in cls.model_fields.items():
+            if holds_candidates(field):
+                found |= _candidate_fields(f"{prefix}{name}_")
+                continue
             found.setdefault(prefix + name, field)
             if holds_method(field) and depth:
                 found = all_fields(f"{prefix}{name}_", depth - 1) | found
+    return found
+
+
+def _candidate_fields(prefix: str) -> dict[str, FieldInfo]:
+    """The own options of every candidate, but for those that they share."""
+    return {
+        f"{prefix}{name}_{option}": field
+        for name, cls in candidates().items()
+        for option, field in cls.model_fields.items()
+        if option not in CANDIDATES_SHARE
+    }
+
+
+def tables(prefix: str = "", depth: int = 2) -> set[str]:
+    """The keys that are tables in TOML, `inter` and `candidates_cutmix` among them."""
+    found: set[str] = set()
+    for name, field in ((n, f) for cls in METHODS.values() for n, f in cls.model_fields.items()):
+        if holds_candidates(field):
+            found |= {prefix + name, *(f"{prefix}{name}_{candidate}" for candidate in candidates())}
+        elif holds_method(field) and depth and prefix + name not in found:
+            found |= {prefix + name, *tables(f"{prefix}{name}_", depth - 1)}
     return found
 
 
@@ -304,6 +358,11 @@ def holds_method(field: FieldInfo) -> type[Method] | None:
     """The class whose descendants a field holds, or None for a field with a plain value."""
     leaf, _ = _shape(field)
     return leaf if isinstance(leaf, type) and issubclass(leaf, Method) else None
+
+
+def holds_candidates(field: FieldInfo) -> bool:
+    """Whether a field holds tables of candidates' options."""
+    return get_origin(_shape(field)[0]) is dict
 
 
 def _shape(field: FieldInfo) -> tuple[Any, dict[str, float]]:
@@ -416,7 +475,9 @@ def _toml_lines(table: dict[str, Any], path: str = "") -> Iterator[str]:
     yield from (f"{key} = {_toml_value(value)}" for key, value in table.items() if not isinstance(value, dict))
     for key, value in table.items():
         if isinstance(value, dict):
-            yield from ("", f"[{path}{key}]", *_toml_lines(value, f"{path}{key}."))
+            only_tables = all(isinstance(inner, dict) for inner in value.values())
+            yield from () if only_tables else ("", f"[{path}{key}]")
+            yield from _toml_lines(value, f"{path}{key}.")
 
 
 def _toml_value(value: Any) -> str:
@@ -437,9 +498,15 @@ def flat(settings: Settings) -> dict[str, Any]:
         if isinstance(value, Method):
             inside = {"method": value.name, **flat(value)}
             values |= inside if name == "method" else {name: inside}
+        elif isinstance(value, dict):
+            values |= {name: {k: _own_options(v) for k, v in value.items()}} if value else {}
         elif value is not None:
             values[name] = list(value) if isinstance(value, tuple) else value
     return values
+
+
+def _own_options(candidate: Settings) -> dict[str, Any]:
+    return {key: value for key, value in flat(candidate).items() if key not in CANDIDATES_SHARE}
 
 
 def from_flat(values: Mapping[str, Any], source: str = "settings") -> Train:
@@ -482,7 +549,8 @@ def _fields_of_chosen(argv: list[str]) -> dict[str, tuple[FieldInfo, str]]:
     fields: dict[str, tuple[FieldInfo, str]] = {}
     key, prefix, cls = "method", "", METHODS.get(_value_in(argv, "--method") or "", NoMixing)
     while cls is not None:
-        fields |= {prefix + n: (f, f"{key.capitalize()} {cls.name}") for n, f in cls.model_fields.items()}
+        panel = f"{key.capitalize()} {cls.name}"
+        fields |= {prefix + n: (f, panel) for n, f in cls.model_fields.items() if not holds_candidates(f)}
         part = cls.model_fields.get("inter")
         key, prefix = f"{prefix}inter", f"{prefix}inter_"
         default = None if part is None or part.get_default() is None else type(part.get_default())

@@ -84,6 +84,13 @@ def beta(rng: Generator, alpha: float, size: int) -> np.ndarray:
     return np.ones(size) if alpha == 0 else rng.beta(alpha, alpha, size)
 
 
-def dirichlet(rng: Generator, concentrations: np.ndarray | list[float], size: int) -> np.ndarray:
-    """`size` draws of a Dirichlet law, float64, shape (size, len(concentrations)); rows sum to 1."""
-    return rng.dirichlet(concentrations, size)
+def dirichlet(rng: Generator, concentrations: np.ndarray) -> np.ndarray:
+    """One draw per row of `concentrations` (n, K), float64; rows sum to 1, entries of concentration 0 are 0.
+
+    Gamma(a) is Gamma(a + 1) U^(1/a), taken as a logarithm: at small concentrations gammas themselves vanish.
+    """
+    with np.errstate(divide="ignore"):
+        boost = np.log(rng.random(concentrations.shape)) / concentrations  # -inf where the concentration is 0
+    logs = np.log(rng.standard_gamma(concentrations + 1)) + boost
+    weights = np.exp(logs - logs.max(1, keepdims=True))
+    return weights / weights.sum(1, keepdims=True)

@@ -9,10 +9,11 @@ options.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
 
 from mixcli.errors import UserError
 
@@ -38,8 +39,17 @@ class Method(Settings):
     def label(self) -> str:
         """The method with the options that differ from their defaults, for tables: `synermix(beta=0.2)`."""
         changed = {k: v for k, v in self if v != type(self).model_fields[k].get_default()}
-        inside = ", ".join(f"{k}={v.label() if isinstance(v, Method) else v}" for k, v in changed.items())
+        inside = ", ".join(f"{k}={_told(v)}" for k, v in changed.items())
         return f"{self.name}({inside})" if inside else self.name
+
+
+def _told(value: Any) -> str:
+    """A value inside a label."""
+    if isinstance(value, dict):
+        return "/".join(map(_told, value.values()))
+    if isinstance(value, tuple):
+        return "/".join(map(str, value))
+    return value.label() if isinstance(value, Method) else str(value)
 
 
 class Mixing(Method):
@@ -47,6 +57,7 @@ class Mixing(Method):
 
     implementation: ClassVar[str] = "mixcli.methods.supervised"
     drawing: ClassVar[str]
+    moves: ClassVar[bool] = False  # shows its partner elsewhere, so its mask says nothing of features or other masks
 
 
 Per = Literal["batch", "sample"]
@@ -141,6 +152,23 @@ class GridMix(Pairs, Mixing):
         return _rising(self, "cells", "area", "aspect")
 
 
+class ResizeMix(Pairs, Mixing):
+    name = "resizemix"
+    summary = "the whole partner, shrunk, pasted into a box (Qin et al. 2020)"
+    drawing = "mixcli.mixing.resizemix"
+    moves = True
+
+    alpha: Alpha = Field(1.0, description="concentration of Beta(alpha, alpha), with scale_law = beta")
+    scale_law: Literal["uniform", "beta"] = Field("uniform", description="law of the scale, on the range of side")
+    side: tuple[Portion, Portion] = Field((0.1, 0.8), description="smallest and largest scale of the partner's sides")
+
+    @model_validator(mode="after")
+    def _alpha_with_beta_alone(self):
+        if self.scale_law == "uniform" and "alpha" in self.model_fields_set:
+            raise UserError("config", "alpha", "scale_law = uniform has none", hint="Give --scale-law beta")
+        return _rising(self, "side")
+
+
 class SmoothMix(Pairs, Mixing):
     name = "smoothmix"
     summary = "a Gaussian bump of the partner (Lee et al. 2020)"
@@ -173,6 +201,124 @@ class AGMix(GMix):
     scale: Literal["area", "gmix", "sqrt_lambda_n"] = Field(
         "area", description="keep the bump's mass, GMix's formula, or the form of a public re-implementation"
     )
+
+
+class MiAMix(Pairs, Mixing):
+    name = "miamix"
+    summary = "several mixings in layers, with augmented masks and self-mixing (Liang et al. 2023)"
+    drawing = "mixcli.mixing.miamix"
+
+    per: Per = Field("sample", description="draw layers, methods and masks once per batch, or for each image")
+    alpha: Alpha = Field(1.0, description="concentration of the Dirichlet law of the shares")
+    methods: tuple[str, ...] = Field(
+        ("mixup", "cutmix", "fmix", "gridmix", "agmix"), description="the candidates, by name",
+        json_schema_extra={"rule": "names of mixings, such as mixup,cutmix"})  # fmt: skip
+    method_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
+        None, description="their weights, one each; unset: 2 for mixup, 1 for the others",
+        json_schema_extra={"rule": "one per method, not negative, not all 0"})  # fmt: skip
+    p_self: Fraction = Field(0.1, description="chance to mix an image with its own second view")
+    second_view: Literal["always", "self"] = Field(
+        "always", description="partners come from a second augmentation: all of them, or self-mixed ones"
+    )
+    layers: Annotated[int, Field(ge=1, le=16)] = Field(2, description="masks per image, at most or exactly")
+    layers_law: Literal["random", "fixed"] = Field("random", description="uniform on 1 .. layers, or exactly layers")
+    distinct: bool = Field(False, description="the layers of an image use different methods")
+    ratio_law: Literal["balanced", "flat", "simplex"] = Field(
+        "balanced", description="Dirichlet whose rest weighs as much as the k shares, as one of them, or nothing"
+    )
+    merge: Literal["product", "average"] = Field("product", description="how the layers' masks become one")
+    augmented: tuple[str, ...] = Field(
+        ("cutmix", "fmix", "gridmix"), description="candidates whose masks are smoothed, rotated and sheared"
+    )
+    p_smooth: Fraction = Field(0.5, description="chance of a box blur of side 3 or 5")
+    p_affine: Fraction = Field(0.25, description="chance of a rotation and shear")
+    rotation: Annotated[float, Field(ge=0, le=180)] = Field(15.0, description="largest rotation, in degrees")
+    shear: Annotated[float, Field(ge=0, le=80)] = Field(10.0, description="largest shear, in degrees")
+    tilt: Annotated[float, Field(ge=0, lt=1)] = Field(0.95, description="agmix's largest covariance")
+    rotate: bool = Field(True, description="turn agmix's bump by a random angle")
+    scale: Literal["area", "gmix", "sqrt_lambda_n"] = Field("area", description="agmix's scale")
+    candidates: dict[str, SerializeAsAny[Mixing]] = Field(
+        {}, description="own options of candidates: tables [candidates.NAME], typed --candidates-NAME-OPTION"
+    )
+
+    @property
+    def mixings(self) -> tuple[Mixing, ...]:
+        """The candidates' settings, in the order of `methods`."""
+        bump = {"agmix": AGMix.model_validate({key: getattr(self, key) for key in ("tilt", "rotate", "scale")})}
+        known, given = candidates(), {**bump, **self.candidates}
+        return tuple(given[name] if name in given else known[name]() for name in self.methods)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """The weight of each candidate; they need not sum to 1."""
+        return self.method_weights or tuple(2.0 if name == "mixup" else 1.0 for name in self.methods)
+
+    @field_validator("candidates")
+    @classmethod
+    def _only_what_differs(cls, tables: dict[str, Mixing]) -> dict[str, Mixing]:
+        return {name: mixing for name, mixing in tables.items() if mixing != type(mixing)()}
+
+    @model_validator(mode="after")
+    def _candidates_can_be_drawn(self):
+        if not self.methods:
+            raise UserError("config", "methods", "must not be empty")
+        _names_of_candidates("methods", self.methods)
+        weights = self.weights
+        if len(weights) != len(self.methods) or not sum(weights) > 0:
+            raise UserError("config", "method_weights", "do not fit the methods", got=_listed(weights),
+                            expected=f"one per method ({len(self.methods)}), not negative, not all 0")  # fmt: skip
+        usable = sum(weight > 0 for weight in weights)
+        if self.distinct and self.layers > usable:
+            raise UserError("config", "distinct", "more layers than methods", got=f"{self.layers} layers",
+                            expected=f"at most {usable}")  # fmt: skip
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self):
+        given = self.model_fields_set
+        _names_of_candidates("augmented", self.augmented, *([self.methods] if "augmented" in given else []))
+        for key in ("tilt", "rotate", "scale"):
+            if key in given and ("agmix" not in self.methods or "agmix" in self.candidates):
+                reason = "is not among the methods" if "agmix" not in self.methods else "has a table of its own"
+                raise UserError("config", key, f"has no effect: agmix {reason}")
+        for name, mixing in self.candidates.items():
+            if name not in self.methods:
+                raise UserError("config", "methods", "lack a candidate that has options", got=_listed(self.methods),
+                                hint=f"Add {name}, or leave its options out")  # fmt: skip
+            for key in sorted(mixing.model_fields_set & CANDIDATES_SHARE):
+                raise UserError("config", f"candidates_{name}_{key}", "is the same for all candidates",
+                                hint=f"Give --{key}, of miamix")  # fmt: skip
+            points = getattr(mixing, "points", 2)
+            if points > 2:
+                raise UserError("config", f"candidates_{name}_points", "candidates mix two images", got=points)
+        return self
+
+
+CANDIDATES_SHARE = frozenset({"alpha", *Pairs.model_fields})  # given once, for all candidates
+
+
+def candidates() -> dict[str, type[Mixing]]:
+    """The mixings that MiAMix can draw masks of, by name."""
+    mixings = {name: cls for name, cls in METHODS.items() if issubclass(cls, Mixing)}
+    return {name: cls for name, cls in mixings.items() if not (cls.moves or issubclass(cls, MiAMix))}
+
+
+def _names_of_candidates(key: str, names: tuple[str, ...], among: Iterable[str] | None = None) -> None:
+    """Raises UserError unless these are names of candidates, each once, and of `among` where that is given."""
+    known = candidates()
+    for name in names:
+        if name in METHODS and getattr(METHODS[name], "moves", False):
+            raise UserError("config", key, f"{name} moves its source and cannot be a candidate", got=_listed(names))
+        if name not in known:
+            raise UserError("config", key, "no such candidate", got=name, expected=_listed(known))
+        if names.count(name) > 1:
+            raise UserError("config", key, f"names {name} twice", got=_listed(names))
+        if among is not None and name not in among:
+            raise UserError("config", key, f"{name} is not among the methods", got=_listed(names))
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
 
 
 class MixingInside(Blend, Method):
@@ -208,6 +354,13 @@ class Manifold(MixingInside):
     loss: Literal["ce", "bce"] = Field(
         "ce", description="cross-entropy, or binary cross-entropy on probabilities as the authors trained"
     )
+
+    @model_validator(mode="after")
+    def _inter_mixes_features(self):
+        if self.mixing.moves:
+            problem = "moves its source, which has no meaning for features"
+            raise UserError("config", "inter", problem, got=self.mixing.name)
+        return self
 
 
 class RegMixUp(MixingInside):
@@ -276,9 +429,11 @@ METHODS: dict[str, type[Method]] = {
         CutMix,
         FMix,
         GridMix,
+        ResizeMix,
         SmoothMix,
         GMix,
         AGMix,
+        MiAMix,
         Manifold,
         SynerMixIntra,
         SynerMix,

@@ -15,10 +15,12 @@ from mixcli.settings import (
     FMix,
     Manifold,
     Method,
+    MiAMix,
     Mixing,
     MixUp,
     NoMixing,
     RegMixUp,
+    ResizeMix,
     SynerMix,
     SynerMixIntra,
 )
@@ -32,13 +34,21 @@ MIXINGS: list[Mixing] = [cls() for cls in METHODS.values() if issubclass(cls, Mi
     CutMix(box="minmax"),
     FMix(softness=0.2),
     AGMix(scale="sqrt_lambda_n"),
-]
+    ResizeMix(scale_law="beta", alpha=2),
+    MiAMix(p_self=0.5, second_view="self", layers=3, layers_law="fixed", ratio_law="flat", merge="average"),
+    MiAMix(methods=("fmix", "gmix", "smoothmix"), augmented=("fmix", "gmix"), distinct=True, ratio_law="simplex",
+           layers=3, p_smooth=1, p_affine=1, rotation=90, candidates={"fmix": FMix(softness=0.2)}),
+]  # fmt: skip
 
 METHOD_CASES: list[Method] = [cls() for cls in METHODS.values()] + [
     Manifold(inter=CutMix(), loss="bce"),
+    Manifold(inter=MiAMix()),
     RegMixUp(inter=CutMix(), reduction="mean"),
+    RegMixUp(inter=MiAMix(second_view="self")),
     SynerMix(beta=0.3, inter=Manifold(), clean_bn="joint", weights="dirichlet", interpolations=3),
     SynerMix(inter=CutMix(), intra_view="augmented", clean_bn="frozen"),
+    SynerMix(inter=MiAMix(), clean_bn="joint"),
+    SynerMix(inter=ResizeMix(), intra_view="shared"),
     SynerMix(beta=0, clean_pass="always"),
     SynerMix(beta=1),
     SynerMix(intra_view="shared", weights="single", singletons="skip"),
@@ -66,6 +76,12 @@ def context(batch: int = 8, height: int = 8, width: int = 8, classes: int = CLAS
 def images(batch: int = 8, height: int = 8, width: int = 8, seed: int = 0, dtype: torch.dtype = torch.float32):
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(batch, 3, height, width, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def rows(settings: Method, batch: int = 8, height: int = 8, width: int = 8, dtype: torch.dtype = torch.float32):
+    """The stacked views that a Mix of these settings takes its sources from."""
+    views = ("images", *implementation(settings).needs(settings).views)
+    return torch.cat([images(batch, height, width, seed, dtype) for seed in range(len(views))])
 
 
 def batch(settings: Method, size: int = 8, device: str = "cpu") -> Batch:

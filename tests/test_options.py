@@ -11,7 +11,20 @@ import pytest
 
 from mixcli import options
 from mixcli.errors import UserError
-from mixcli.settings import METHODS, CutMix, Facts, Manifold, Method, MixUp, SynerMix, SynerMixIntra, Train
+from mixcli.settings import (
+    METHODS,
+    AGMix,
+    CutMix,
+    Facts,
+    FMix,
+    Manifold,
+    Method,
+    MiAMix,
+    MixUp,
+    SynerMix,
+    SynerMixIntra,
+    Train,
+)
 
 FACTS = Facts("digits", images=1437, test_images=360, classes=10, channels=1, size=(8, 8))
 NESTED = [
@@ -21,6 +34,9 @@ NESTED = [
     SynerMix(intra_view="augmented", intra_degree=0.5),
     SynerMixIntra(inter=MixUp(points=3, concentration="total")),
     Manifold(stages=("layer1",), alpha=0.5),
+    MiAMix(method_weights=(1, 2, 3, 4, 5.5), tilt=0.5, candidates={"cutmix": CutMix(box="inside")}),
+    SynerMix(inter=MiAMix(methods=("fmix", "agmix"), augmented=("fmix",), candidates={"agmix": AGMix(tilt=0.1)})),
+    Manifold(inter=MiAMix(candidates={"fmix": FMix(decay=2.0), "cutmix": CutMix(box="minmax")})),
 ]
 EVERY_METHOD: list[Method] = [cls() for cls in METHODS.values()] + NESTED
 
@@ -102,6 +118,17 @@ def test_the_same_method_typed_again_drops_nothing() -> None:
     assert train.method == SynerMix(beta=0.3) and not warnings
 
 
+def test_a_candidate_s_options_are_typed_with_its_prefix_and_written_as_a_table() -> None:
+    expected = MiAMix(methods=("mixup", "cutmix"), candidates={"cutmix": CutMix(box="inside")})
+    typed = {"method": "miamix", "methods": "mixup,cutmix", "candidates_cutmix_box": "inside"}
+    toml = 'method = "miamix"\nmethods = ["mixup", "cutmix"]\n[candidates.cutmix]\nbox = "inside"'
+    assert gather(typed).train.method == gather(toml=toml).train.method == expected
+    assert expected.label() == "miamix(methods=mixup/cutmix, candidates=cutmix(box=inside))"
+    inner = 'method = "synermix"\n[inter]\nmethod = "miamix"\n[inter.candidates.fmix]\ndecay = 2.0'
+    assert gather(toml=inner).train.method == SynerMix(inter=MiAMix(candidates={"fmix": FMix(decay=2.0)}))
+    assert MiAMix(candidates={"cutmix": CutMix()}) == MiAMix()  # equal settings are one run
+
+
 # -- mistakes -----------------------------------------------------------------------------------------------------
 
 M = {"method": "mixup"}
@@ -136,6 +163,31 @@ TYPED: list[tuple[dict[str, Any], str]] = [
     ({"method": "synermix", "inter": "synermix"}, "--inter: not usable inside SynerMix"),
     ({"method": "synermix", "inter": "cutmix", "inter_box": "minmax", "inter_alpha": "1"}, "--inter-alpha: box ="),
     ({"method": "synermix", "intra_degree": "0.5"}, "--intra-degree: has no effect on the clean view"),
+    *[({"method": "miamix", "method_weights": v}, "--method-weights: ") for v in
+      ("0,0,0,0,0", "-1,1,1,1,1", "nan,1,1,1,1", "1,2", "x", "")],
+    ({"method": "miamix", "methods": ""}, "--methods: must not be empty"),
+    ({"method": "miamix", "methods": "mixup,resizemix"}, "--methods: resizemix moves its source"),
+    ({"method": "miamix", "methods": "mixup,mixup"}, "--methods: names mixup twice"),
+    *[({"method": "miamix", "methods": v}, f"--methods: no such candidate; got {v}, expected mixup, cutmix")
+      for v in ("mixupp", "miamix", "synermix")],
+    ({"method": "miamix", "p_self": "1.2"}, "--p-self: out of range; got 1.2, expected number 0 … 1"),
+    ({"method": "miamix", "layers": "0"}, "--layers: out of range; got 0, expected integer 1 …"),
+    ({"method": "miamix", "layers_law": "some"}, "--layers-law: unknown; got some, expected one of random, fixed"),
+    ({"method": "miamix", "ratio_law": "x"}, "--ratio-law: unknown; got x, expected one of balanced, flat, simplex"),
+    ({"method": "miamix", "distinct": True, "layers": "6"}, "--distinct: more layers than methods; got 6 layers"),
+    *[({"method": "miamix", "tilt": v}, "--tilt: out of range") for v in ("-0.1", "1")],
+    ({"method": "miamix", "alpha": "0.001"}, "--alpha: out of range"),
+    ({"method": "miamix", "methods": "mixup", "tilt": "0.5"}, "--tilt: has no effect: agmix is not among the methods"),
+    ({"method": "miamix", "augmented": "gmix"}, "--augmented: gmix is not among the methods"),
+    ({"method": "miamix", "candidates_cutmix_box": "x"}, "--candidates-cutmix-box: unknown; got x, expected one of"),
+    ({"method": "miamix", "candidates_gmix_decay": "1"}, "--candidates-gmix-decay: "),
+    ({"method": "miamix", "candidates_mixup_points": "3"}, "--candidates-mixup-points: candidates mix two images"),
+    ({"method": "miamix", "methods": "mixup", "candidates_fmix_decay": "2"}, "--methods: lack a candidate that has"),
+    ({"method": "miamix", "candidates_agmix_tilt": "0.3", "tilt": "0.5"}, "--tilt: has no effect: agmix has a table"),
+    ({"method": "cutmix", "candidates_cutmix_box": "inside"}, "--candidates-cutmix-box: method cutmix has no such"),
+    ({"method": "manifold", "inter": "resizemix"}, "--inter: moves its source"),
+    ({"method": "resizemix", "alpha": "1"}, "--alpha: scale_law = uniform has none. Give --scale-law beta"),
+    ({"method": "smoothmix", "alpha": "1"}, "--alpha: method smoothmix has no such option"),
     ({"dataset": ""}, "--dataset: must not be empty"),
     ({"dataset": "a\0b"}, "--dataset: not text; got a\\x00b"),
     ({"dataset": "\udcff"}, "--dataset: not text"),
@@ -181,7 +233,7 @@ FILES: list[tuple[str | bytes, str]] = [
     ("seed = " + "9" * 5000, "cfg.toml: cannot parse as TOML"),
     ("epoch = 3", "cfg.toml field epoch: unknown. Did you mean epochs?"),
     ("weight-decay = 3", "cfg.toml field weight-decay: unknown. Did you mean weight_decay?"),
-    ("[train]\nseed = 1", "cfg.toml table train: unknown; keys are flat, the one table is [inter]"),
+    ("[train]\nseed = 1", "cfg.toml table train: unknown; keys are flat, the tables are [inter] and"),
     ("[method]\nname = 1", "cfg.toml table method: unknown"),
     ('method = "synermix"\n[inter.box]\na = 1', "cfg.toml table inter.box: unknown"),
     ('epochs = "ten"', 'cfg.toml field epochs: not an integer; got str "ten", expected integer 1 … 100000'),
@@ -203,6 +255,9 @@ FILES: list[tuple[str | bytes, str]] = [
     ('method = "mixup"\nbeta = 0.1', "cfg.toml field beta: method mixup has no such option; it takes: per, pairing"),
     ("[inter]\nalpha = 1", "cfg.toml field inter.alpha: method none has no such option"),
     ('method = "synermix"\n[inter]\nalpah = 1', "cfg.toml field inter.alpah: unknown. Did you mean alpha?"),
+    ('method = "miamix"\n[candidates.cutmix]\nalpha = 0.5', "cfg.toml field candidates.cutmix.alpha: is the same for"),
+    ('method = "miamix"\n[candidates.resizemix]\nside = [0.1, 0.2]', "cfg.toml table candidates.resizemix: unknown"),
+    ('method = "miamix"\n[candidates]\nbox = "inside"', "cfg.toml field candidates.box: not a candidate, or no option"),
     ("a = " + "[" * 100_000, "cfg.toml: too deep; expected at most 64 levels"),
     ("a = " + "{a=" * 100_000, "cfg.toml: too deep"),
     ("a = " + '["]",' * 100, "cfg.toml: too deep"),
@@ -367,4 +422,6 @@ def test_the_options_of_the_chosen_method_alone_are_shown() -> None:
     assert shown(["--method=synermix", "--inter", "cutmix"]) - plain == set(SynerMix.model_fields) | inner
     assert shown(["--method", "nonsense"]) == shown(["--method"]) == plain
     every = {p.name for p in options.parameters([])}
-    assert every >= set(itertools.chain(*(cls.model_fields for cls in METHODS.values())))
+    assert every >= set(itertools.chain(*(cls.model_fields for cls in METHODS.values()))) - {"candidates"}
+    assert {"candidates_cutmix_box", "inter_candidates_fmix_decay"} <= every
+    assert not {"candidates_cutmix_alpha", "candidates_resizemix_side", "candidates_miamix_layers"} & every

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mixcli.errors import UserError
 from mixcli.sampling import Random
+from mixcli.settings import Train
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class Augmentation:
         mirror = uniform[2] < degree / 2 if self.flip and degree > 0 else None
         return Draw(crop[0], crop[1], mirror, _below(uniform[3], size[0]), _below(uniform[4], size[1]),
                     _rounded(degree * self.cutout))  # fmt: skip
+
+
+def training_view(train: Train) -> Augmentation:
+    """The augmentation of completed settings."""
+    return Augmentation(train.pad or 0, train.pad_mode or "zero", bool(train.flip), train.cutout)
 
 
 def _rounded(pixels: float) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mixcli import options
 from mixcli.data import order, sources
-from mixcli.data.augment import Augmentation
+from mixcli.data.augment import Augmentation, training_view
 from mixcli.data.order import Order
 from mixcli.data.resident import Resident
 from mixcli.engine import checkpoint, device
@@ -212,8 +212,7 @@ class Training:
     @cached_property
     def data(self) -> Resident:
         """The training images, on the device."""
-        s = self.settings
-        return self._resident(self.source.train, Augmentation(s.pad or 0, s.pad_mode or "zero", bool(s.flip), s.cutout))
+        return self._resident(self.source.train, training_view(self.settings))
 
     @cached_property
     def held_out(self) -> dict[str, Resident]:

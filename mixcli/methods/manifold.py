@@ -22,7 +22,7 @@ from mixcli.settings import Manifold
 
 
 def needs(settings: Manifold) -> Needs:
-    return Needs()
+    return supervised.needs(settings.mixing)
 
 
 def plan(settings: Manifold, context: Context, random: Random) -> Plan:

@@ -17,7 +17,7 @@ from mixcli.settings import RegMixUp
 
 
 def needs(settings: RegMixUp) -> Needs:
-    return Needs()
+    return supervised.needs(settings.mixing)
 
 
 def plan(settings: RegMixUp, context: Context, random: Random) -> Plan:
@@ -25,7 +25,7 @@ def plan(settings: RegMixUp, context: Context, random: Random) -> Plan:
 
 
 def loss(settings: RegMixUp, net: StagedNet, batch: Batch, plan: Plan) -> Losses:
-    both = net.head(supervised.mixed_features(net, batch.images, plan, beside=batch.images))
+    both = net.head(supervised.mixed_features(net, batch, plan, beside=batch.images))
     plain_logits, mixed_logits = both.chunk(2)
     plain = supervised.score(plain_logits, batch, Plan())
     mixed = supervised.score(mixed_logits, batch, plan)

@@ -30,7 +30,9 @@ class Plan:
 
 
 def needs(settings: Mixing | NoMixing) -> Needs:
-    return Needs()
+    """What a mixing asks for, by a `needs` of its own; most take the batch as it is."""
+    offered = getattr(import_module(settings.drawing), "needs", None) if isinstance(settings, Mixing) else None
+    return Needs() if offered is None else offered(settings)
 
 
 def plan(settings: Mixing | NoMixing, context: Context, random: Random) -> Plan:
@@ -38,7 +40,7 @@ def plan(settings: Mixing | NoMixing, context: Context, random: Random) -> Plan:
 
 
 def loss(settings: Method, net: StagedNet, batch: Batch, plan: Plan) -> Losses:
-    return score(net.head(mixed_features(net, batch.images, plan)), batch, plan)
+    return score(net.head(mixed_features(net, batch, plan)), batch, plan)
 
 
 def draw(settings: Mixing, context: Context, random: Random) -> Mix:
@@ -46,14 +48,15 @@ def draw(settings: Mixing, context: Context, random: Random) -> Mix:
     return import_module(settings.drawing).draw(settings, context, random)
 
 
-def mixed_features(net: StagedNet, images: Tensor, plan: Plan, beside: Tensor | None = None) -> Tensor:
-    """Pooled features (B, D) of images mixed at the plan's stage.
+def mixed_features(net: StagedNet, batch: Batch, plan: Plan, beside: Tensor | None = None) -> Tensor:
+    """Pooled features (B, D) of images mixed at the plan's stage, where all views of the batch arrive that are mixed.
 
     beside  (A, C, H, W) rows that pass the net in the same batch, unmixed: BatchNorm then sees both. Their features
             come first in the result, (A + B, D).
     """
     alone = 0 if beside is None else len(beside)
-    rows = images if beside is None else torch.cat([beside, images])
+    views = batch.rows if plan.mix is not None else batch.images
+    rows = views if beside is None else torch.cat([beside, views])
     if plan.mix is None:
         return net.features(rows)
     hidden = net.features(rows, stop=plan.stage)

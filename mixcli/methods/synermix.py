@@ -43,10 +43,11 @@ class Plan:
 
 
 def needs(settings: SynerMix) -> Needs:
+    views = {} if settings.beta == 1 else dict(implementation(settings.inter).needs(settings.inter).views)
     passes = settings.beta > 0 or settings.clean_pass == "always"
-    if settings.intra_view == "shared" or not passes:
-        return Needs(supplement=2)
-    return Needs({"intra": settings.intra_degree if settings.intra_view == "augmented" else 0.0}, supplement=2)
+    if passes and settings.intra_view != "shared":
+        views["intra"] = settings.intra_degree if settings.intra_view == "augmented" else 0.0
+    return Needs(views, supplement=2)
 
 
 def plan(settings: SynerMix, context: Context, random: Random) -> Plan:
@@ -83,7 +84,7 @@ def _both(settings: SynerMix, net: StagedNet, clean: Tensor, batch: Batch, plan:
     if settings.clean_bn != "joint":
         intra = _intra(net.head, _clean_features(settings, net, clean), batch, plan.blend)
         return intra, supervised.loss(settings.inter, net, batch, plan.inter)
-    features = supervised.mixed_features(net, batch.images, plan.inter, beside=clean)
+    features = supervised.mixed_features(net, batch, plan.inter, beside=clean)
     originals, mixed = features[: len(clean)], features[len(clean) :]
     inter = supervised.score(net.head(mixed), batch, plan.inter)
     return _intra(net.head, originals, batch, plan.blend), inter

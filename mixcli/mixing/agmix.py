@@ -19,10 +19,10 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
+from mixcli.mixing.masked import Masks
 from mixcli.sampling import Random
 from mixcli.settings import AGMix, GMix
 
@@ -32,8 +32,8 @@ def draw(settings: GMix, context: Context, random: Random) -> Mix:
     return masked.draw(settings, context, random, masks)
 
 
-def masks(settings: GMix, share: np.ndarray, size: tuple[int, int], random: Random) -> tuple[Tensor, np.ndarray]:
-    """Bumps whose nominal share is `share` (n,) of the image itself; see `masked.Masks`."""
+def masks(settings: GMix, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
+    """Bumps whose nominal share is `share` (n,) of the image itself; see `Masks`."""
     rng, n = random.host, len(share)
     y, x = rng.integers(0, size[0], n), rng.integers(0, size[1], n)
     q, theta = np.zeros(n), np.zeros(n)
@@ -44,15 +44,16 @@ def masks(settings: GMix, share: np.ndarray, size: tuple[int, int], random: Rand
     own_in_bump = (share < 0.5) & (scale != "sqrt_lambda_n")
     mass = np.where(own_in_bump, share, 1 - share) * size[0] * size[1]
     factor = {"area": math.pi * np.sqrt(1 - q**2), "gmix": math.pi, "sqrt_lambda_n": 0.5}[scale]
-    a, b, c = _inverse(q, theta)
-    # A bump of no mass is no bump: its exponent is made large instead of dividing by zero.
-    rate = np.where(mass > 0, factor / np.maximum(mass, 1e-30), 1e30)
-    numbers = np.stack([y, x, a * rate, b * rate, c * rate, mass > 0, own_in_bump]).astype(np.float32)
-    y, x, a, b, c, present, own = random.carry(numbers)[0].view(7, n, 1, 1)
-    row, column = masked.grid(size, random.device)
-    dy, dx = row - y, column - x
-    bump = torch.exp(-(a * dx * dx + 2 * b * dx * dy + c * dy * dy)) * present
-    return torch.where(own > 0, bump, 1 - bump)[:, None], share
+    rate = factor / np.where(mass > 0, mass, 1)
+    xx, xy, yy = (entry * rate for entry in _inverse(q, theta))
+    dy, dx = (np.arange(side) - c[:, None] for side, c in zip(size, (y, x), strict=True))
+    present = (mass > 0).astype(float)  # a bump of no mass is no bump
+    height, offset = np.where(own_in_bump, present, -present), np.where(own_in_bump, 0.0, 1.0)
+    parts = (-yy[:, None] * dy**2, -xx[:, None] * dx**2, dy, -2 * xy[:, None] * dx, height, offset)
+    along_y, along_x, dy, across, height, offset = random.carry(*(part.astype(np.float32) for part in parts))
+    exponent = torch.addcmul(along_y[:, :, None] + along_x[:, None, :], dy[:, :, None], across[:, None, :])
+    keep = exponent.exp_().mul_(height[:, None, None]).add_(offset[:, None, None])
+    return Masks(keep[:, None], share)
 
 
 def _inverse(q: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -10,10 +10,10 @@ literature's question (arXiv 2210.16413) comes without a formula that could be r
 from __future__ import annotations
 
 import numpy as np
-from torch import Tensor
 
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
+from mixcli.mixing.masked import Masks
 from mixcli.mixing.pairing import draws, mixed_at_all, partners
 from mixcli.sampling import Random, dirichlet
 from mixcli.settings import Blend
@@ -26,10 +26,10 @@ def draw(settings: Blend, context: Context, random: Random) -> Mix:
     return _many(settings, context, random)
 
 
-def masks(settings: Blend, share: np.ndarray, size: tuple[int, int], random: Random) -> tuple[Tensor, np.ndarray]:
-    """The share itself, for every pixel; see `masked.Masks`."""
+def masks(settings: Blend, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
+    """The share itself, for every pixel; see `Masks`."""
     (keep,) = random.carry(share.astype(np.float32))
-    return keep.view(-1, 1, 1, 1), share
+    return Masks(keep.view(-1, 1, 1, 1), share, "any" if (share.astype(np.float32) == 1).any() else "partial")
 
 
 def _many(settings: Blend, context: Context, random: Random) -> Mix:
@@ -37,7 +37,8 @@ def _many(settings: Blend, context: Context, random: Random) -> Mix:
     mixed = mixed_at_all(settings, batch, rng)
     picked = [partners(settings, context, rng) for _ in range(points - 1)]
     each = settings.alpha if settings.concentration == "per_point" else 2 * settings.alpha / points
-    weights = np.broadcast_to(dirichlet(rng, [each] * points, draws(settings, batch)), (batch, points))
+    weights = dirichlet(rng, np.full((draws(settings, batch), points), each))
+    weights = np.broadcast_to(weights, (batch, points))
     itself = np.arange(batch)
     source = np.stack([itself] + [np.where(mixed, partner, itself) for partner, _ in picked])
     unpaired = np.any([un for _, un in picked], axis=0)

@@ -11,12 +11,12 @@ every border.
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.random import Generator
 from torch import Tensor
 
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
+from mixcli.mixing.masked import Masks
 from mixcli.sampling import Random
 from mixcli.settings import CutMix
 
@@ -28,20 +28,17 @@ def draw(settings: CutMix, context: Context, random: Random) -> Mix:
     return masked.draw(settings, context, random, masks)
 
 
-def masks(settings: CutMix, share: np.ndarray, size: tuple[int, int], random: Random) -> tuple[Tensor, np.ndarray]:
-    """Boxes whose nominal area is 1 - `share` (n,), unless their law knows no share; see `masked.Masks`."""
+def masks(settings: CutMix, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
+    """Boxes whose nominal area is 1 - `share` (n,), unless their law knows no share; see `Masks`."""
     boxes, drawn = BOXES[settings.box](share, *size, random.host)
-    (boxes,) = random.carry(boxes)
-    return outside(boxes, *size), drawn
+    return Masks(outside(boxes, *size, random), drawn, "binary")
 
 
-def outside(boxes: Tensor, height: int, width: int) -> Tensor:
+def outside(boxes: Boxes, height: int, width: int, random: Random) -> Tensor:
     """(n, 4) boxes -> (n, 1, height, width) float32 masks: 0 inside the box, 1 outside."""
-    top, bottom, left, right = boxes.view(-1, 4, 1).unbind(1)
-    row = torch.arange(height, device=boxes.device)
-    column = torch.arange(width, device=boxes.device)
-    in_rows, in_columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
-    return 1 - (in_rows[:, None, :, None] & in_columns[:, None, None, :]).float()
+    top, bottom, left, right = boxes.T[:, :, None]
+    row, column = np.arange(height), np.arange(width)
+    return masked.outside((row >= top) & (row < bottom), (column >= left) & (column < right), random)
 
 
 def _clipped(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
@@ -57,7 +54,7 @@ def _clipped(share: np.ndarray, height: int, width: int, rng: Generator) -> tupl
 def _inside(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
     """The whole box lies in the image, its corner uniform where it fits."""
     side = np.sqrt(1 - share)
-    return _placed(np.rint(side * height), np.rint(side * width), height, width, rng), share
+    return placed(np.rint(side * height), np.rint(side * width), height, width, rng), share
 
 
 def _minmax(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
@@ -65,10 +62,10 @@ def _minmax(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple
     n = len(share)
     down, across = rng.uniform(0.2, 0.8, n), rng.uniform(0.2, 0.8, n)
     h, w = np.maximum(1, np.rint(down * height)), np.maximum(1, np.rint(across * width))
-    return _placed(h, w, height, width, rng), 1 - down * across
+    return placed(h, w, height, width, rng), 1 - down * across
 
 
-def _placed(h: np.ndarray, w: np.ndarray, height: int, width: int, rng: Generator) -> Boxes:
+def placed(h: np.ndarray, w: np.ndarray, height: int, width: int, rng: Generator) -> Boxes:
     """Boxes of h by w pixels, corner uniform over all places where they fit, the last row and column included."""
     h, w = h.astype(np.int64), w.astype(np.int64)
     top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)

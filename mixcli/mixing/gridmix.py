@@ -10,11 +10,10 @@ small: only the mean of the mask is the label weight.
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
+from mixcli.mixing.masked import Masks
 from mixcli.sampling import Random
 from mixcli.settings import GridMix
 
@@ -24,13 +23,12 @@ def draw(settings: GridMix, context: Context, random: Random) -> Mix:
     return masked.draw(settings, context, random, masks)
 
 
-def masks(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: Random) -> tuple[Tensor, np.ndarray]:
-    """Holes whose share of their patch is 1 - `share` (n,); see `masked.Masks`."""
-    (numbers,) = random.carry(grids(settings, share, size, random))
-    top, left, height, width, patch, hole = numbers.view(6, -1, 1)
+def masks(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
+    """Holes whose share of their patch is 1 - `share` (n,); see `Masks`."""
+    top, left, height, width, patch, hole = grids(settings, share, size, random)[:, :, None]
     in_rows = _in_holes(size[0], top, height, patch, hole)
     in_columns = _in_holes(size[1], left, width, patch, hole)
-    return 1 - (in_rows[:, None, :, None] & in_columns[:, None, None, :]).float(), share
+    return Masks(masked.outside(in_rows, in_columns, random), share, "binary")
 
 
 def grids(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: Random) -> np.ndarray:
@@ -48,7 +46,7 @@ def grids(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: R
     return np.stack([top, left, height, width, patch, hole])
 
 
-def _in_holes(side: int, start: Tensor, length: Tensor, patch: Tensor, hole: Tensor) -> Tensor:
+def _in_holes(side: int, start: np.ndarray, length: np.ndarray, patch: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """(n, side) bool: places along one axis that lie in the crop and in the hole of their patch."""
-    place = torch.arange(side, device=start.device) - start
+    place = np.arange(side) - start
     return (place >= 0) & (place < length) & (place % patch < hole)

@@ -7,46 +7,88 @@ itself to a mask. It is drawn once per batch or once per image; who is not mixed
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mixcli.mix import Context, Mix
+from mixcli.mix import Context, Form, Mix, Place
 from mixcli.mixing.pairing import draws, mixed_at_all, partners
 from mixcli.sampling import Random, beta
-
-# (settings, share (n,) float64, (H, W), random) -> keep (n, 1, H or 1, W or 1) float32 on the device, drawn (n,)
-Masks = Callable[[Any, np.ndarray, tuple[int, int], Random], tuple[Tensor, np.ndarray]]
+from mixcli.settings import Pairs
 
 
-def draw(settings: Any, context: Context, random: Random, masks: Masks) -> Mix:
+class Masks(NamedTuple):
+    """Masks as they were drawn.
+
+    keep   (n, 1, H or 1, W or 1) float32 on the device: weight of the image itself
+    drawn  (n,) float64: its nominal share, NaN where there is none
+    form   see `Mix`
+    """
+
+    keep: Tensor
+    drawn: np.ndarray
+    form: Form = "any"
+
+
+DrawMasks = Callable[[Any, np.ndarray, tuple[int, int], Random], Masks]  # settings, share (n,) float64, (H, W), random
+Notes = dict[str, np.ndarray]  # named (B,) values for the log
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Whom each image is mixed with.
+
+    partner   (B,) int64, row of the stacked views
+    alone     (B,) bool, who is not mixed: not drawn to be, or without a partner
+    unpaired  (B,) bool, whose pairing rule could not be met
+    """
+
+    partner: np.ndarray
+    alone: np.ndarray
+    unpaired: np.ndarray
+
+    def mix(self, masks: Masks, random: Random, notes: Notes, place: Place | None = None) -> Mix:
+        """The Mix of masks drawn once or per image; who is alone keeps all of its pixels."""
+        itself = np.arange(len(self.partner))
+        source = np.stack([itself, np.where(self.alone, itself, self.partner)])
+        names, values = ("unpaired", *notes), (self.unpaired, *notes.values())
+        rows, nominal, *noted = random.carry(source, np.where(self.alone, 1.0, masks.drawn), *values)
+        keep, form = _kept_whole(masks, self.alone, random)
+        return Mix(rows, keep=keep, drawn=nominal, form=form, place=place, notes=dict(zip(names, noted, strict=True)))
+
+
+def draw(settings: Any, context: Context, random: Random, masks: DrawMasks) -> Mix:
     """Draws, in this order: whether to mix, partners, ratios (Beta of `settings.alpha`, if it has one), masks."""
-    batch, height, width = context.size
-    rng = random.host
-    mixed = mixed_at_all(settings, batch, rng)
-    partner, unpaired = partners(settings, context, rng)
-    n = draws(settings, batch)
-    alpha = getattr(settings, "alpha", None)
-    share = np.full(n, np.nan) if alpha is None else beta(rng, alpha, n)
-    keep, drawn = masks(settings, share, (height, width), random)
-    itself, alone = np.arange(batch), ~mixed | unpaired
-    source = np.stack([itself, np.where(alone, itself, partner)])
-    source, drawn, unpaired = random.carry(source, np.where(alone, 1.0, drawn), unpaired)
-    return Mix(source, keep=_kept_whole(keep, alone, random), drawn=drawn, notes={"unpaired": unpaired})
+    pairing = paired(settings, context, random)
+    return pairing.mix(masks(settings, shares(settings, context, random), context.size[1:], random), random, {})
 
 
-def _kept_whole(keep: Tensor, alone: np.ndarray, random: Random) -> Tensor:
+def paired(settings: Pairs, context: Context, random: Random) -> Pairing:
+    """Draws whether to mix, and partners."""
+    mixed = mixed_at_all(settings, context.size[0], random.host)
+    partner, unpaired = partners(settings, context, random.host)
+    return Pairing(partner, ~mixed | unpaired, unpaired)
+
+
+def shares(settings: Any, context: Context, random: Random) -> np.ndarray:
+    """Draws nominal shares of the image itself, one or (B,) of them, float64; NaN for a mixing without alpha."""
+    n, alpha = draws(settings, context.size[0]), getattr(settings, "alpha", None)
+    return np.full(n, np.nan) if alpha is None else beta(random.host, alpha, n)
+
+
+def _kept_whole(masks: Masks, alone: np.ndarray, random: Random) -> tuple[Tensor, Form]:
     """Masks for the whole batch, ones for images that are not mixed; the host knows them, so usually nothing to do."""
     if not alone.any():
-        return keep.expand(len(alone), -1, -1, -1)
+        return masks.keep.expand(len(alone), -1, -1, -1), masks.form
     (whole,) = random.carry(alone)
-    return torch.where(whole.view(-1, 1, 1, 1), torch.ones((), device=keep.device), keep)
+    keep = torch.where(whole.view(-1, 1, 1, 1), torch.ones((), device=masks.keep.device), masks.keep)
+    return keep, "binary" if masks.form == "binary" else "any"
 
 
-def grid(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Row (H, 1) and column (1, W) numbers of the pixels, float32."""
-    height, width = size
-    row = torch.arange(height, device=device, dtype=torch.float32)
-    return row[:, None], torch.arange(width, device=device, dtype=torch.float32)[None, :]
+def outside(in_rows: np.ndarray, in_columns: np.ndarray, random: Random) -> Tensor:
+    """(n, H) and (n, W) bool -> (n, 1, H, W) float32 on the device: 0 where both hold, 1 elsewhere."""
+    rows, columns = random.carry(in_rows.astype(np.float32), in_columns.astype(np.float32))
+    return 1 - rows[:, None, :, None] * columns[:, None, None, :]

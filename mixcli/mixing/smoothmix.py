@@ -9,11 +9,10 @@ the mean of the mask. The range of sigma is not published where we could read it
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
+from mixcli.mixing.masked import Masks
 from mixcli.sampling import Random
 from mixcli.settings import SmoothMix
 
@@ -23,12 +22,12 @@ def draw(settings: SmoothMix, context: Context, random: Random) -> Mix:
     return masked.draw(settings, context, random, masks)
 
 
-def masks(settings: SmoothMix, share: np.ndarray, size: tuple[int, int], random: Random) -> tuple[Tensor, np.ndarray]:
-    """Bumps with centre and width of their own, whatever the share; see `masked.Masks`."""
+def masks(settings: SmoothMix, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
+    """Bumps with centre and width of their own, whatever the share; see `Masks`."""
     rng, n = random.host, len(share)
     sigma = rng.uniform(*settings.spread, n) * min(size)
-    numbers = np.stack([rng.integers(0, size[0], n), rng.integers(0, size[1], n), sigma]).astype(np.float32)
-    y, x, sigma = random.carry(numbers)[0].view(3, n, 1, 1)
-    row, column = masked.grid(size, random.device)
-    bump = torch.exp(-((row - y) ** 2 + (column - x) ** 2) / (2 * sigma**2))
-    return 1 - bump[:, None], np.full(n, np.nan)
+    centre = rng.integers(0, size[0], n), rng.integers(0, size[1], n)
+    sides = [np.exp(-((np.arange(side) - c[:, None]) ** 2) / (2 * sigma[:, None] ** 2))
+             for side, c in zip(size, centre, strict=True)]  # fmt: skip
+    rows, columns = random.carry(*(values.astype(np.float32) for values in sides))
+    return Masks(1 - rows[:, None, :, None] * columns[:, None, None, :], np.full(n, np.nan))

@@ -24,22 +24,23 @@ def check(path: Path) -> Path:
 
 
 def contact_sheet(sheet: Any, path: Path) -> None:
-    """Three rows: originals, masks (white is the image itself), mixed images with the weight of their own label."""
+    """Four rows: images, partners, masks (white is the image itself), mixed images with the weight of their label."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     count = len(sheet.ratio)
-    figure = Figure(figsize=(1.1 * count, 3.9), layout="constrained")
+    figure = Figure(figsize=(1.1 * count, 5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(3, count, squeeze=False)
-    for row, (name, images) in enumerate((("image", sheet.originals), ("mask", sheet.own), ("mixed", sheet.mixed))):
+    rows = {"image": sheet.originals, "partner": sheet.partners, "mask": sheet.own, "mixed": sheet.mixed}
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for row, (name, images) in enumerate(rows.items()):
         for axis, image in zip(axes[row], images, strict=True):
             grey = image.shape[0] == 1
             pixels = (image[0] if grey else image.permute(1, 2, 0)).numpy()
             axis.imshow(pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
             axis.set(xticks=[], yticks=[])
         axes[row, 0].set_ylabel(name)
-    for axis, ratio in zip(axes[2], sheet.ratio, strict=True):
+    for axis, ratio in zip(axes[-1], sheet.ratio, strict=True):
         axis.set_xlabel(f"{ratio:.2f}")
     figure.suptitle(sheet.title)
     picture = io.BytesIO()

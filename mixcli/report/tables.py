@@ -91,6 +91,25 @@ def measured(title: str, document: Mapping[str, Any]) -> RenderableType:
     return table
 
 
+def rows(title: str, document: Mapping[str, Any], columns: Mapping[str, str]) -> RenderableType:
+    """A document's `rows`, one line each; `columns` key -> heading; a column that no row fills is left out."""
+    found = document["rows"]
+    shown = {key: heading for key, heading in columns.items() if any(row[key] is not None for row in found)}
+    table = Table(title=_text(title, "bold"), title_justify="left", box=box.HORIZONTALS, pad_edge=False,
+                  border_style="dim")  # fmt: skip
+    for key, heading in shown.items():
+        table.add_column(_text(heading), justify="left" if isinstance(found[0][key], str) else "right", no_wrap=True)
+    for row in found:
+        table.add_row(*(_cell(row[key]) for key in shown))
+    return Group(table, _text(f"{document['unit']}; {document['environment']['device']}", "dim"))
+
+
+def _cell(value: Any) -> Text:
+    if isinstance(value, float):
+        return _text(f"{value:.0f}" if value >= 100 else f"{value:.3g}")
+    return _text("–" if value is None else str(value))
+
+
 def printable_block(text: str) -> str:
     """Several lines, each safe for a terminal."""
     return "\n".join(printable(line, limit=LONG) for line in text.splitlines())

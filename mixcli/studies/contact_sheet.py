@@ -1,6 +1,7 @@
 """contact_sheet.py: what a mixing does to real images, to be looked at, and the figures of its draws.
 
-Everything is drawn as in training, keyed by the seed; a sheet shows test images as they are, without augmentation.
+Everything is drawn as in training, keyed by the seed; a sheet shows test images as they are, without augmentation, but
+for a second view that the mixing asks for.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor
 
 from mixcli.data import sources
+from mixcli.data.augment import training_view
+from mixcli.data.resident import Resident
 from mixcli.errors import UserError
-from mixcli.methods.supervised import draw
+from mixcli.methods.supervised import draw, needs
 from mixcli.mix import Context, Mix
 from mixcli.sampling import Random
 from mixcli.settings import Mixing, Train
@@ -25,13 +28,14 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 class Sheet:
     """A batch, its masks and what became of it.
 
-    originals, mixed  (B, C, H, W) float32 in [0, 1]
-    own               (B, 1, H, W) float32, weight of the image itself
-    ratio             (B,) float32, its mean over pixels
+    originals, partners, mixed  (B, C, H, W) float32 in [0, 1]; of several partners the first
+    own                         (B, 1, H, W) float32, weight of the image itself
+    ratio                       (B,) float32, its mean over pixels
     """
 
     title: str
     originals: Tensor
+    partners: Tensor
     own: Tensor
     mixed: Tensor
     ratio: Tensor
@@ -42,9 +46,11 @@ def sheet(train: Train, images: int) -> Sheet:
     mixing, test = _mixing(train), sources.load(train).test
     if images > len(test):
         raise UserError("config", "--images", "more than the test split has", got=images, expected=f"1 … {len(test)}")
-    pixels = torch.from_numpy(test.images[:images]).permute(0, 3, 1, 2).float() / 255
-    mix = _drawn(mixing, train, test.labels[:images], tuple(pixels.shape[2:]), 0)
-    return Sheet(mixing.label(), pixels, _own(mix).expand(-1, 1, *pixels.shape[2:]), mix.images(pixels), mix.ratio[0])
+    rows = _views(train, mixing, test, images)
+    pixels, size = rows[:images], rows.shape[2:]
+    mix = _drawn(mixing, train, test.labels[:images], tuple(size), 0)
+    own = _own(mix).expand(-1, 1, *size)
+    return Sheet(mixing.label(), pixels, rows[mix.source[1]], own, mix.images(rows), mix.ratio[0])
 
 
 def statistics(train: Train, batches: int = 100, batch: int = 128) -> dict[str, object]:
@@ -53,13 +59,14 @@ def statistics(train: Train, batches: int = 100, batch: int = 128) -> dict[str, 
     drawn, realised   nominal and actual share of the image itself: mean, deviation, quantiles; None where none is drawn
     untouched         share of images that keep all of their pixels
     same_class        share of images whose partner has their label, themselves included
+    layers            share of the mixed images with so many layers, for a mixing that has layers
     mask_diversity    mean absolute difference between the masks of two images of one batch
     """
     mixing, split = _mixing(train), sources.load(train).train
     rows = [Random(train.seed, "show/rows", step).host.integers(0, len(split), batch) for step in range(batches)]
     size = (split.images.shape[1], split.images.shape[2])
     mixes = [_drawn(mixing, train, split.labels[r], size, step) for step, r in enumerate(rows)]
-    partner = np.concatenate([split.labels[r][m.source[1].numpy()] for r, m in zip(rows, mixes, strict=True)])
+    partner = np.concatenate([split.labels[r][m.source[1].numpy() % batch] for r, m in zip(rows, mixes, strict=True)])
     realised = torch.cat([m.ratio[0] for m in mixes]).double()
     different = [(_own(m) - _own(m).roll(1, 0)).abs().mean() for m in mixes]
     return {
@@ -68,6 +75,7 @@ def statistics(train: Train, batches: int = 100, batch: int = 128) -> dict[str, 
         "realised": _moments(realised),
         "untouched": float((realised == 1).double().mean()),
         "same_class": float((partner == split.labels[np.concatenate(rows)]).mean()),
+        **_layers([m.notes["layers"] for m in mixes if "layers" in m.notes]),
         "mask_diversity": float(torch.stack(different).mean()),
     }
 
@@ -78,6 +86,24 @@ def _mixing(train: Train) -> Mixing:
             "usage", "show", "draws mixings of images", got=train.method.name, hint="See mixcli list mixings"
         )
     return train.method
+
+
+def _views(train: Train, mixing: Mixing, split: sources.Split, images: int) -> Tensor:
+    """(V*B, C, H, W) in [0, 1]: the first images as they are, then every further view that the mixing asks for."""
+    channels = split.images.shape[3]
+    plain = (0.0,) * channels, (1.0,) * channels
+    resident = Resident(split.images[:images], split.labels[:images], *plain, training_view(train), torch.device("cpu"))
+    random, degrees = Random(train.seed, "augment"), {"clean": 0.0, **needs(mixing).views}
+    rows = torch.arange(images)
+    return torch.cat([resident.view(rows, degree, random.child(name)) for name, degree in degrees.items()])
+
+
+def _layers(counts: list[Tensor]) -> dict[str, dict[str, float]]:
+    if not counts:
+        return {}
+    mixed = torch.cat(counts)
+    shares = torch.bincount(mixed[mixed > 0]).double() / (mixed > 0).sum()
+    return {"layers": {str(k): float(share) for k, share in enumerate(shares) if k > 0}}
 
 
 def _drawn(mixing: Mixing, train: Train, labels: np.ndarray, size: tuple[int, ...], step: int) -> Mix:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
+from mixcli.methods.supervised import draw
 from mixcli.mix import Context
 from mixcli.mixing.pairing import partners
 from mixcli.sampling import Random
-from mixcli.settings import MixUp
+from mixcli.settings import CutMix, MiAMix, MixUp
 
 
 def paired(pairing: str, labels: np.ndarray, step: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -51,6 +53,16 @@ def test_same_class_pairs_within_the_class_and_never_with_itself_unless_alone():
         assert (labels[partner] == labels).all()
         assert (partner == np.arange(6)).tolist() == unpaired.tolist() == [False] * 5 + [True]
         assert sorted(partner) == list(range(6))
+
+
+def test_mixing_within_the_class_leaves_every_label_as_it_is():
+    """Intra-class MixUp, the baseline of SynerMix's blends of features: its targets are one-hot rows."""
+    labels = np.random.default_rng(0).integers(0, 10, 128)
+    for cls in (MixUp, MiAMix, CutMix):
+        mix = draw(cls(pairing="same-class", per="sample"), Context((128, 8, 8), labels, 10), Random(0, "mix"))
+        one_hot = torch.nn.functional.one_hot(torch.from_numpy(labels), 10).float()
+        assert torch.allclose(mix.targets(torch.from_numpy(labels), 10), one_hot, atol=1e-6)
+        assert (mix.ratio[0] < 0.9).float().mean() > 0.3
 
 
 @pytest.mark.parametrize("pairing", ["permutation", "derangement", "same-class", "different-class"])
