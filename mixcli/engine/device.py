@@ -10,6 +10,7 @@ import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,18 +37,19 @@ class Machine:
     def session(self) -> Iterator[None]:
         """Sets threads and determinism, and leaves them and torch's CPU generator as they were found."""
         before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.get_rng_state()
-        filled = torch.utils.deterministic.fill_uninitialized_memory
+        memory: Any = torch.utils.deterministic
+        filled = memory.fill_uninitialized_memory
         torch.set_num_threads(self.threads)
         if self.deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS repeats its sums only with this
         torch.use_deterministic_algorithms(self.deterministic)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # writes every new tensor twice; nothing reads one
+        memory.fill_uninitialized_memory = False  # writes every new tensor twice; nothing reads one
         try:
             yield
         finally:
             torch.set_num_threads(before[0])
             torch.use_deterministic_algorithms(before[1])
-            torch.utils.deterministic.fill_uninitialized_memory = filled
+            memory.fill_uninitialized_memory = filled
             torch.set_rng_state(before[2])
 
     def describe(self) -> dict[str, object]:
