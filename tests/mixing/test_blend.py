@@ -18,7 +18,9 @@ def many(settings: MixUp, batches: int = 200, batch: int = 100) -> list[Mix]:
 
 @pytest.mark.parametrize(("alpha", "variance"), [(0.2, 0.179), (1.0, 0.083), (2.0, 0.050), (5.0, 0.023)])
 def test_ledger_5_and_9_ratios_follow_beta_of_alpha_unfolded(alpha, variance):
-    ratio = torch.cat([m.drawn for m in many(MixUp(alpha=alpha, per="sample"))]).numpy()
+    mixes = many(MixUp(alpha=alpha, per="sample"))
+    ratio = torch.cat([m.drawn for m in mixes]).numpy()
+    assert np.allclose(torch.cat([m.ratio[0] for m in mixes]).numpy(), ratio, atol=1e-7)  # what was drawn is what is used
     assert stats.kstest(ratio, stats.beta(alpha, alpha).cdf).pvalue > 1e-4
     assert stats.kstest(ratio, stats.beta(alpha * 1.3, alpha * 1.3).cdf).pvalue < 1e-6
     assert abs(ratio.var() - variance) < 0.004 and abs(ratio.mean() - 0.5) < 0.01

@@ -269,6 +269,18 @@ def test_the_masks_of_hard_edges_are_augmented_as_often_as_asked():
     assert all(0.5 < s < 0.64 for s in share.values())  # 1 - 0.5 * 0.75 = 0.625, less masks without an edge
 
 
+def test_a_blur_is_of_side_three_or_five_with_equal_odds(monkeypatch):
+    smoothed, counts = miamix.smoothed, {3: 0, 5: 0}
+
+    def counted(masks, side):
+        counts[side] += len(masks)
+        return smoothed(masks, side)
+
+    monkeypatch.setattr(miamix, "smoothed", counted)
+    drawn(fixed(1, methods=("cutmix",), p_smooth=0.5), 4000, (4, 4))
+    assert stats.chisquare([*counts.values(), 4000 - sum(counts.values())], [1000, 1000, 2000]).pvalue > 0.01
+
+
 def test_masks_of_candidates_that_are_not_named_keep_their_edges():
     settings = fixed(1, methods=("cutmix", "fmix"), augmented=("fmix",), method_weights=(1, 0), p_smooth=1, p_affine=1)
     keep = drawn(settings, 500, (16, 16)).keep

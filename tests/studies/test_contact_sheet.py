@@ -8,7 +8,7 @@ from PIL import Image
 
 from mixcli.cli import main
 from mixcli.data import sources
-from mixcli.settings import METHODS, CutMix, Mixing, MixUp, Train, complete
+from mixcli.settings import METHODS, CutMix, MiAMix, Mixing, MixUp, Train, complete
 from mixcli.studies import contact_sheet
 
 MIXINGS = [name for name, cls in METHODS.items() if issubclass(cls, Mixing)]
@@ -41,6 +41,22 @@ def test_statistics_are_those_of_the_law():
     assert abs(found["untouched"] - 0.25) < 0.02 and abs(found["same_class"] - (0.25 + 0.75 * 0.107)) < 0.02
     assert abs(found["realised"]["mean"] - (0.25 + 0.75 * 0.5)) < 0.02
     assert contact_sheet.statistics(settings(MixUp(per="batch")), 5)["mask_diversity"] == 0
+
+
+def test_statistics_of_layers_and_of_images_mixed_with_themselves():
+    found = contact_sheet.statistics(settings(MiAMix(layers=4, p_self=0.5, probability=0.9)), 40)
+    assert set(found["layers"]) == {"1", "2", "3", "4"} and sum(found["layers"].values()) == pytest.approx(1)
+    assert all(abs(share - 0.25) < 0.03 for share in found["layers"].values())
+    assert abs(found["same_class"] - (0.1 + 0.9 * (0.5 + 0.5 * 0.107))) < 0.03
+
+
+def test_the_partner_of_a_self_mixed_image_is_its_second_view():
+    made = contact_sheet.sheet(settings(MiAMix(p_self=1)), 16)
+    moved = made.partners != made.originals  # padded and shifted by up to one pixel
+    assert moved.flatten(1).any(1).float().mean() > 0.6
+    bounded = (made.partners.flatten(1).sum(1) <= made.originals.flatten(1).sum(1) + 1e-4).all()
+    assert bounded and torch.equal(made.mixed[made.own.expand_as(made.mixed) == 1],
+                                   made.originals[made.own.expand_as(made.mixed) == 1])  # fmt: skip
 
 
 @pytest.mark.parametrize(
