@@ -13,7 +13,7 @@ from mixcli.engine.device import prepare
 from mixcli.engine.inference import evaluate, restore
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
-from mixcli.settings import CutMix, MixUp, SynerMix
+from mixcli.settings import METHODS, CutMix, MixUp, SynerMix
 from tests.engine import harness
 
 
@@ -205,7 +205,7 @@ def test_bf16_runs_under_autocast_with_float32_losses(tmp_path):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-@pytest.mark.parametrize("method", [MixUp(), SynerMix()], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [cls() for cls in METHODS.values()], ids=lambda m: m.name)
 def test_gpu_a_run_repeats_its_bits_and_never_waits_in_a_step(tmp_path, method):
     train = harness.settings(method, epochs=2, device="cuda", deterministic=True)
     one, two = harness.run_through(tmp_path / "1", train), harness.run_cut(tmp_path / "2", train, 9)

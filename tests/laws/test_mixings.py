@@ -176,6 +176,26 @@ def test_the_sources_are_not_changed_and_layouts_agree(settings):
     assert torch.equal(mix.images(fakes.images(2 * len(x))[: len(x)].copy_(x)), plain)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@each_mixing
+@pytest.mark.parametrize("per", ["batch", "sample"])
+def test_gpu_a_mixing_is_drawn_and_applied_without_waiting(settings, per):
+    settings, context = changed(settings, per=per), fakes.context(16, 9, 12)
+    rows, labels = fakes.rows(settings, 16, 9, 12).cuda(), torch.from_numpy(context.labels).cuda()
+    draw(settings, context, Random(0, "mix", 0, device=rows.device))  # what is made once and kept may wait
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        mix = draw(settings, context, Random(0, "mix", 1, device=rows.device))
+        images, targets = mix.images(rows), mix.targets(labels, fakes.CLASSES)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    on_cpu = draw(settings, context, Random(0, "mix", 1))
+    assert images.is_cuda and torch.equal(mix.source.cpu(), on_cpu.source) and (targets.sum(1) - 1).abs().max() < 1e-6
+    if "fmix" not in settings.label() and settings.name != "miamix":  # noise is made where it is used
+        assert torch.allclose(weights(mix).cpu(), weights(on_cpu), atol=1e-5)
+
+
 def test_integer_images_are_refused():
     with pytest.raises(TypeError, match="floating-point"):
         drawn(fakes.MIXINGS[0]).images(torch.zeros(8, 3, 8, 8, dtype=torch.uint8))
