@@ -20,7 +20,7 @@ def many(settings: MixUp, batches: int = 200, batch: int = 100) -> list[Mix]:
 def test_ledger_5_and_9_ratios_follow_beta_of_alpha_unfolded(alpha, variance):
     mixes = many(MixUp(alpha=alpha, per="sample"))
     ratio = torch.cat([m.drawn for m in mixes]).numpy()
-    assert np.allclose(torch.cat([m.ratio[0] for m in mixes]).numpy(), ratio, atol=1e-7)  # what was drawn is what is used
+    assert np.allclose(torch.cat([m.ratio[0] for m in mixes]).numpy(), ratio, atol=1e-7)  # what is used
     assert stats.kstest(ratio, stats.beta(alpha, alpha).cdf).pvalue > 1e-4
     assert stats.kstest(ratio, stats.beta(alpha * 1.3, alpha * 1.3).cdf).pvalue < 1e-6
     assert abs(ratio.var() - variance) < 0.004 and abs(ratio.mean() - 0.5) < 0.01
