@@ -29,6 +29,8 @@ from mixcli.sampling import Random
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # CIFAR-100's
 WORKERS = 2
 
+Clock = Callable[[], float]
+
 
 def data(images: int = 4096, batch: int = 128, rounds: int = 5) -> dict[str, Any]:
     """The batched augmentation against a two-worker DataLoader with PIL transforms, in CPU seconds per image.
@@ -63,6 +65,18 @@ def in_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str,
         for name, measure in measures.items():
             seconds[name].append(measure())
     return seconds
+
+
+def clock_of(device: torch.device) -> Clock:
+    """CPU seconds of this process; on CUDA wall seconds after all that was asked for is done."""
+    if device.type != "cuda":
+        return time.process_time
+
+    def wall() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return wall
 
 
 @contextmanager

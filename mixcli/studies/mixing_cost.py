@@ -46,7 +46,7 @@ from mixcli.settings import (
     SmoothMix,
     Train,
 )
-from mixcli.studies.benchmark import environment, one_thread, ratio
+from mixcli.studies.benchmark import Clock, clock_of, environment, one_thread, ratio
 
 CHANNELS, CLASSES = 3, 100
 PILOT = 16  # images of the first calls, which warm up and tell about how long a turn will take
@@ -54,7 +54,6 @@ FEWEST = 4  # images of a turn, whatever it costs; even, since timm takes nothin
 ROUNDS = 3  # turns that a form has at least, where the time runs out
 TURN = 0.02  # seconds that a turn lasts at least: cheap forms are called several times
 
-Clock = Callable[[], float]
 Timed = tuple[float, float]  # seconds of drawing the masks, NaN where they are not drawn apart; seconds in all
 Form = Callable[[int, int, Clock], Timed]  # (images, number of the call, clock) -> what one call took
 
@@ -156,7 +155,7 @@ class Turn:
 def _cell(chosen: Sequence[Mixing], inputs: Inputs, rounds: int, until: float) -> list[dict[str, Any]]:
     """The rows of one size and batch size, measured until about `until` of the wall clock."""
     forms = {(k, name): form for k, settings in enumerate(chosen) for name, form in _forms(settings, inputs).items()}
-    clock, batch = _clock(inputs.device), len(inputs.images)
+    clock, batch = clock_of(inputs.device), len(inputs.images)
     few = min(PILOT, batch)
     cost = {key: _pilot(form, few, clock) for key, form in forms.items()}  # seconds per image
     level = _level([cost[key] * batch for key in forms], (until - time.perf_counter()) / rounds)
@@ -222,18 +221,6 @@ def _row(
 
 def _us(seconds: Sequence[float] | None) -> float | None:
     return None if seconds is None else float(np.median(seconds)) * 1e6
-
-
-def _clock(device: torch.device) -> Clock:
-    """CPU seconds of this process; on CUDA wall seconds after all that was asked for is done."""
-    if device.type != "cuda":
-        return time.process_time
-
-    def wall() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return wall
 
 
 def _device_name(device: torch.device) -> str:

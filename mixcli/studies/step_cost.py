@@ -18,14 +18,13 @@ others the parts before the net are measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 
 from mixcli.data.order import Order
 from mixcli.data.sources import Source, Split
@@ -37,14 +36,12 @@ from mixcli.mix import Batch
 from mixcli.runs import Run
 from mixcli.sampling import Random
 from mixcli.settings import METHODS, Facts, Method, Mixing, NoMixing, Train, complete
-from mixcli.studies.benchmark import environment, ratio
+from mixcli.studies.benchmark import Clock, clock_of, environment, ratio
 
 PARTS = ("data", "plan", "forward", "backward", "optimizer")
 ROUNDS = 3  # turns that a method has at least, where the time runs out
 CALLS = 5  # of what happens before the net, in a turn without steps
 TURN, MOST = 0.1, 10  # seconds that fast steps are taken for in a turn, and how many of them at most
-
-Clock = Callable[[], float]
 
 
 def step(
@@ -81,7 +78,7 @@ def step(
     source = _source(facts)
     benches = [Bench(_training(method, base, source)) for method in methods]
     machine = benches[0].training.machine
-    clock = _clock(machine.device)
+    clock = clock_of(machine.device)
     with machine.session():
         whole = _warm_up(benches, rounds, seconds, clock)
         end = time.perf_counter() + seconds
@@ -133,18 +130,6 @@ def _training(method: Method, base: dict[str, Any], source: Source) -> Training:
     training = Training(train, source, Run(Path("bench")), _Silent(), devices.prepare(train), Stop())
     training.state.net.train()
     return training
-
-
-def _clock(device: torch.device) -> Clock:
-    """CPU seconds of this process; on CUDA wall seconds after all that was asked for is done."""
-    if device.type != "cuda":
-        return time.process_time
-
-    def wall() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return wall
 
 
 def _warm_up(benches: list[Bench], rounds: int, seconds: float, clock: Clock) -> bool:
