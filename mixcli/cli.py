@@ -7,16 +7,16 @@ built from the settings only when `train` is called.
 
 from __future__ import annotations
 
-import errno
 import inspect
 import io
 import json as jsonlib
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,17 +24,17 @@ import typer
 from typer.core import TyperGroup
 
 from mixcli import __version__
-from mixcli.errors import EXIT_CODES, UserError, nearest
+from mixcli.errors import EXIT_CODES, STOPPED, UserError, nearest, unexpected
 
 if TYPE_CHECKING:
-    from mixcli.engine.stopping import Stop
+    from mixcli.engine.job import Job
     from mixcli.options import Gathered
     from mixcli.report.progress import Reporter
-    from mixcli.runs import Run
-    from mixcli.settings import Facts, Train
+    from mixcli.studies.ablation import Kept, Tally
+    from mixcli.studies.design import Design
+    from mixcli.studies.workers import Ended, Engine
 
 SCHEMA = 1  # version of the `--json` envelope
-STOPPED = ("requeue", "interrupted", "terminated")  # asked for by the user, so not called an error
 
 
 @dataclass
@@ -65,10 +65,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command found: a document for `--json`, and how people see it."""
+    """What a command found: a document for `--json`, how people see it, and what went wrong all the same."""
 
     result: dict[str, Any]
     table: Callable[[], Any]
+    error: UserError | None = None
 
 
 # --------------------------------------------------------------------------------------------------------- top level
@@ -94,7 +95,11 @@ def main(argv: list[str]) -> int:
     call = Call(argv)
     try:
         outcome = _invoke(call)
-        return _write(call, lambda: _show(call, outcome))
+        shown = _write(call, lambda: _show(call, outcome))
+        if outcome is None or outcome.error is None:
+            return shown
+        _print_error(f"{call.speaker}: error: {outcome.error}")
+        return outcome.error.exit_code
     except BaseException as error:
         told = _told(error)
         if told is None:
@@ -122,17 +127,7 @@ def _told(error: BaseException) -> UserError | None:
         return UserError("interrupted", "Ctrl-C", "stopped")
     if isinstance(error, SystemExit) and isinstance(error.__context__, BrokenPipeError):  # rich's way out of `| head`
         return None
-    return _unexpected(error, "Type --debug for the trace")
-
-
-def _unexpected(error: BaseException, hint: str) -> UserError:
-    """An exception that nobody turned into an error for users; `hint` says where its trace is."""
-    text = str(error).strip() or "no message"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return UserError("disk_full", str(error.filename or "disk"), "no space left", hint=hint)
-    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
-        return UserError("out_of_memory", "--batch-size", "out of memory; a smaller one needs less", hint=hint)
-    return UserError("internal", type(error).__name__, text, hint=hint)
+    return unexpected(error, "Type --debug for the trace")
 
 
 def _usage_error(error: typer.TyperException) -> UserError:
@@ -161,7 +156,7 @@ def _show(call: Call, outcome: Outcome | None) -> None:
     if outcome is None:
         return
     if call.json:
-        _print_envelope(call, outcome.result, None)
+        _print_envelope(call, outcome.result, outcome.error)
     else:
         from mixcli.report import tables
 
@@ -223,6 +218,8 @@ class Commands(TyperGroup):
             raise UserError("usage", args[0], "no such command", hint=nearest(args[0], self.commands))
         if args[0] == "train":
             return "train", _with_settings(train, args[1:]), args[1:]
+        if args[0] == "ablate":
+            return "ablate", _with_settings(ablate, args[1:], "--axis" in args), args[1:]
         if args[0] == "show":  # its first word is the method
             named = args[1:2] if args[1:] and not args[1].startswith("-") else []
             words = [*(["--method"] if named else []), *args[1:]]
@@ -274,18 +271,6 @@ class Asked:
     overwrite: bool = False
 
 
-@dataclass(frozen=True)
-class Job:
-    """A run that could be started: `source` is the checkpoint of another run, or the one named, to go on from."""
-
-    gathered: Gathered
-    settings: Train
-    facts: Facts
-    run: Run
-    source: Path | None = None
-    resume: bool = False
-
-
 @app.command("train")
 def train(
     ctx: typer.Context,
@@ -319,6 +304,7 @@ def train(
     file, then MIXCLI_ variables, then what is typed. The options of a method: mixcli train --method NAME --help
     """
     from mixcli import options
+    from mixcli.engine import job
     from mixcli.engine.stopping import Stop
     from mixcli.report import tables
     from mixcli.report.progress import Reporter
@@ -327,18 +313,18 @@ def train(
     seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
     with Reporter("mixcli train", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
-        job = _job(asked, typed, reporter)
+        found = _job(asked, typed, reporter)
         if dry_run:
-            plan = _plan(job, reporter)
-            return Outcome(plan, lambda: tables.plan(plan, options.to_toml(job.settings)))
+            plan = job.plan(found, reporter)
+            return Outcome(plan, lambda: tables.plan(plan, options.to_toml(found.settings)))
         # Before torch is imported, which takes seconds: a signal meanwhile must not find a half-made run.
         with Stop(seconds).listening() as stop:
-            result = _train(job, asked, reporter, stop)
+            result = job.train(found, reporter, stop, job.How(asked.overwrite, asked.allow_previous))
     return Outcome(result, lambda: tables.training(result))
 
 
-def _with_settings(function: Callable[..., Outcome], argv: list[str]) -> Any:
-    """A command with one option per setting beside its own."""
+def _with_settings(function: Callable[..., Outcome], argv: list[str], shown: bool = True) -> Any:
+    """A command with one option per setting beside its own; `shown` says whether help tells of them."""
     from mixcli import options
 
     own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
@@ -346,7 +332,10 @@ def _with_settings(function: Callable[..., Outcome], argv: list[str]) -> Any:
     def command(**values: Any) -> Outcome:
         return function(**values)
 
-    command.__signature__ = inspect.Signature([*own, *options.parameters(argv)])  # pyright: ignore[reportFunctionMemberAccess]
+    settings = options.parameters(argv)
+    for parameter in () if shown else settings:
+        parameter.annotation.__metadata__[0].hidden = True
+    command.__signature__ = inspect.Signature([*own, *settings])  # pyright: ignore[reportFunctionMemberAccess]
     alone = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
     paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
     alone.command(function.__name__, help="\n\n".join(" ".join(p.split()) for p in paragraphs))(command)
@@ -355,87 +344,24 @@ def _with_settings(function: Callable[..., Outcome], argv: list[str]) -> Any:
 
 def _job(asked: Asked, typed: dict[str, Any], reporter: Reporter) -> Job:
     """The run that was asked for; reads files, makes nothing."""
-    from mixcli import settings
+    from mixcli import options
+    from mixcli.engine import job
 
     named = asked.resume_from is not None
     if asked.overwrite and (asked.resume or (named and asked.extend_to is None)):
         raise UserError("usage", "--overwrite", "starts again, so it cannot be combined with resuming")
-    job = _named_job(asked, typed, reporter) if named else _new_job(asked, typed, reporter)
+    if asked.resume_from is not None:
+        if asked.config is not None:
+            raise UserError("usage", "--config", "the settings come from the run of --resume-from")
+        found = job.named(asked.resume_from, typed, os.environ, lambda gathered: _warn(gathered, reporter))
+    else:
+        gathered = options.gather(typed, None if asked.config is None else Path(asked.config), os.environ)
+        _warn(gathered, reporter)
+        found = job.new(gathered, asked.resume)
     if asked.extend_to is not None:
-        job = _extended(job, asked, reporter)
-    try:
-        settings.kept_epochs(job.settings)
-    except UserError as error:
-        raise job.gathered.located(error) from error
-    reporter.epochs = job.settings.epochs
-    return job
-
-
-def _new_job(asked: Asked, typed: dict[str, Any], reporter: Reporter) -> Job:
-    """The run that the settings name."""
-    from mixcli import options, runs
-
-    gathered = options.gather(typed, None if asked.config is None else Path(asked.config), os.environ)
-    _warn(gathered, reporter)
-    runs.check_root(Path(gathered.train.runs))
-    settings, facts = _completed(gathered)
-    run = runs.locate(settings, options.identity(settings, facts))
-    return Job(gathered, settings, facts, run, resume=asked.resume)
-
-
-def _named_job(asked: Asked, typed: dict[str, Any], reporter: Reporter) -> Job:
-    """The run of `--resume-from`: its settings come from its folder, and what is typed must agree."""
-    from mixcli import options, runs
-
-    assert asked.resume_from is not None
-    if asked.config is not None:
-        raise UserError("usage", "--config", "the settings come from the run of --resume-from")
-    source = runs.find(asked.resume_from, Path(options.runs_root(typed, os.environ)))
-    if source.parent.name == "epochs":
-        raise UserError("mismatch", str(source), "weights only, not a resume source", hint="Give the run folder")
-    folder = source.parent
-    run = runs.Run(folder if runs.NAME.fullmatch(folder.name) else folder.resolve())  # `.` has no id in its name
-    source = run.folder / source.name
-    gathered = options.continued(typed, run.settings, os.environ)
-    gathered = gathered._replace(train=gathered.train.model_copy(update={"runs": str(run.folder.parent)}))
-    _warn(gathered, reporter)
-    runs.check_root(run.folder.parent)
-    settings, facts = _completed(gathered)
-    if options.identity(settings, facts, run.parent) != run.id:
-        raise UserError("data_corrupt", str(run.folder), "settings or data differ from those the run was started with")
-    return Job(gathered, settings, facts, run, source, resume=True)
-
-
-def _extended(job: Job, asked: Asked, reporter: Reporter) -> Job:
-    """A new run that goes on from the end of `job`'s to more epochs."""
-    from mixcli import options, runs
-    from mixcli.settings import Train
-
-    assert asked.extend_to is not None and job.settings.epochs is not None
-    field = Train.model_fields["epochs"]
-    epochs = options.parse(field, options.Given(asked.extend_to, "--extend-to", text=True))
-    if epochs <= job.settings.epochs:
-        problem = f"the run has {job.settings.epochs} epochs"
-        raise UserError("config", "--extend-to", problem, got=epochs, expected="more")
-    source = job.source or runs.checkpoint_in(job.run.folder)
-    settings = job.settings.model_copy(update={"epochs": epochs})
-    run = runs.locate(settings, options.identity(settings, job.facts, job.run.id))
-    run.extends = job.run
-    effect = f"the learning-rate schedule is computed anew for {epochs} epochs"
-    reporter.announce(f"extends run {job.run.id} of {job.settings.epochs} epochs; {effect}")
-    return Job(job.gathered, settings, job.facts, run, source, asked.resume)
-
-
-def _completed(gathered: Gathered) -> tuple[Train, Facts]:
-    """The settings with the recipe's values in open places, and what is known of the data."""
-    from mixcli import settings
-    from mixcli.data import sources
-
-    try:
-        facts = sources.look(gathered.train)
-        return settings.complete(gathered.train, facts), facts
-    except UserError as error:
-        raise gathered.located(error) from error
+        found = job.extended(found, asked.extend_to, asked.resume, reporter.announce)
+    reporter.epochs = found.settings.epochs
+    return job.checked(found)
 
 
 def _warn(gathered: Gathered, reporter: Reporter) -> None:
@@ -443,88 +369,202 @@ def _warn(gathered: Gathered, reporter: Reporter) -> None:
         reporter.warn(subject, problem)
 
 
-def _plan(job: Job, reporter: Reporter) -> dict[str, Any]:
-    """What would be started; all that `train` refuses before its first step is refused here too."""
-    from mixcli import options, settings
-    from mixcli.engine.stopping import Stop
-
-    _engine(job, lambda training: training.ready(job.settings, job.run, reporter, Stop()))
-    images, batch, epochs = settings.training_images(job.settings, job.facts), job.settings.batch, job.settings.epochs
-    assert batch is not None and epochs is not None
-    return {
-        "run": str(job.run.folder), "id": job.run.id, "state": job.run.state,
-        "resume_from": str(job.source) if job.source else None, "parent": job.run.parent,
-        "dataset": job.settings.dataset, "images": images, "test_images": job.facts.test_images,
-        "classes": job.facts.classes, "batch": batch, "steps_per_epoch": images // batch, "epochs": epochs,
-        "steps": images // batch * epochs, "settings": options.flat(job.settings),
-    }  # fmt: skip
+# ------------------------------------------------------------------------------------------------------- mixcli ablate
 
 
-def _train(job: Job, asked: Asked, reporter: Reporter, stop: Stop) -> dict[str, Any]:
-    """Trains under the run's lock, or reports the run where it is finished already."""
+@app.command("ablate")
+def ablate(
+    ctx: typer.Context,
+    study: Annotated[str | None, typer.Argument(metavar="[STUDY]", help="a named study or a .toml file")] = None,
+    axis: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=V1,V2", help="values of a setting; further options are the base")
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="N|LIST", help="8 is 0 .. 7; a comma makes it a list")] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="ARM", help="what the others are compared with")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="base.KEY=V", help="change a setting of base or arms.NAME")
+    ] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="the study's small form, for a CPU")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, hours and power; create nothing")] = False,
+    status: Annotated[bool, typer.Option("--status", help="how far the cells are")] = False,
+    report: Annotated[bool, typer.Option("--report", help="write and print the tables again; run nothing")] = False,
+    retry: Annotated[bool, typer.Option("--retry", help="start failed cells again")] = False,
+    extend: Annotated[bool, typer.Option("--extend", help="change the plan; later reports say so")] = False,
+    devices: Annotated[
+        str | None, typer.Option(metavar="LIST", help="cpu:2, or cuda:0,cuda:1; unset: every GPU, or every core")
+    ] = None,
+    per_device: Annotated[str, typer.Option(metavar="INT", help="workers on each device")] = "1",
+    engine: Annotated[str, typer.Option(metavar="local|ray", help="who runs the cells")] = "local",
+    address: Annotated[str | None, typer.Option(metavar="ADDRESS", help="of a Ray cluster, or auto")] = None,
+    gpus_per_run: Annotated[str, typer.Option(metavar="NUMBER", help="of Ray; parts share the GPU's memory")] = "0",
+    cpus_per_run: Annotated[str, typer.Option(metavar="NUMBER", help="of Ray")] = "1",
+    max_retries: Annotated[str, typer.Option(metavar="INT", help="of Ray: starts after a node was lost")] = "2",
+    stop_after: Annotated[
+        str | None, typer.Option(metavar="TIME", help="save and stop after 3h50m, 90s, …; exit code 75")
+    ] = None,
+    max_cells: Annotated[str, typer.Option(metavar="INT", help="refuse more cells than this")] = "1000",
+    studies: Annotated[str, typer.Option(metavar="DIR", help="folder of plans, tables and figures")] = "studies",
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    **typed: Any,
+) -> Outcome:
+    """Compare methods over many training runs, with statistics that hold.
+
+    mixcli ablate quickstart, or a study file, or --axis beta=0,0.05,0.1 --seeds 8 --method synermix. Every cell is an
+    ordinary run in --runs; what is done is never repeated, and the same command goes on where it was stopped. Start it
+    several times, on all machines that share the folders, and they share the work.
+    """
     from mixcli import options
+    from mixcli.report.progress import Reporter
+    from mixcli.settings import Train
+    from mixcli.studies import ablation, design
 
-    result = None if asked.overwrite else job.run.finished()
-    if result is not None:
-        return _report_finished(job, result, reporter)
-    with job.run.open() as run:
-        result = None if asked.overwrite else run.finished()  # another process may have ended it a moment ago
-        if result is not None:
-            return _report_finished(job, result, reporter)
-        if run.state == "unfinished" and not job.resume and not asked.overwrite:
-            raise UserError("run_exists", str(run.folder), "unfinished", hint="Use --resume or --overwrite")
-        start = job.source if asked.overwrite else _start(job)
+    def number(text: str, option: str, like: str) -> Any:
+        return options.parse(Train.model_fields[like], options.Given(text, option, text=True))
 
-        def begin() -> None:
-            if asked.overwrite:
-                run.clear()
-            if run.state == "absent":
-                run.begin(options.to_toml(job.settings))
-            run.become_latest()
-            at_zero = start is None and job.resume
-            reporter.announce(f"run {run.folder}" + (", starts at step 0" if at_zero else ""))
+    most, per = number(max_cells, "--max-cells", "batch"), number(per_device, "--per-device", "batch")
+    cluster = {"address": address, "gpus": number(gpus_per_run, "--gpus-per-run", "weight_decay"),
+               "cpus": number(cpus_per_run, "--cpus-per-run", "weight_decay"),
+               "max_retries": number(max_retries, "--max-retries", "seed")}  # fmt: skip
+    if engine not in ("local", "ray"):
+        raise UserError("usage", "--engine", "unknown", got=engine, expected="local or ray")
+    if engine == "local" and address is not None:
+        raise UserError("usage", "--address", "is for --engine ray")
+    seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
+    if typed.get("device") is not None:
+        raise UserError("usage", "--device", "a study has several", hint="Give --devices")
+    asked = design.Typed(study, tuple(axis or ()), tuple(set_ or ()), seeds, baseline, tiny, most)
+    with Reporter("mixcli ablate", quiet) as reporter:
+        reporter.warnings = ctx.obj.warnings
+        found = design.read(asked, typed, os.environ)
+        design.check_root(found)
+        folder = Path(studies) / found.name
+        if report or status or dry_run:
+            kept = ablation.check_plan(found, folder, extend)
+        if status:
+            return _status(ablation.status(found))
+        from mixcli.studies import workers
 
-        def train(training: Any, start: Path | None) -> dict[str, Any]:
-            return training.train(job.settings, run, reporter, stop, resume_from=start, begin=begin)
+        slots = workers.slots(devices, per, found.fields.threads)
+        if dry_run:
+            return _forecast(ablation.forecast(found, slots))
+        failures: list[workers.Ended] = []
+        if not report:
+            kept = ablation.keep_plan(found, folder, extend)
+            warn = partial(_warn_line, reporter)
+            if engine == "ray":
+                from mixcli.studies.ray_workers import Ray
 
-        try:
-            return _engine(job, lambda training: train(training, start))
-        except UserError as error:
-            damaged = error.kind == "checkpoint_corrupt" and start == run.checkpoint
-            if not (asked.allow_previous and damaged and run.previous.exists()):
-                raise
-            reporter.warn(str(start), f"{error.problem}; going on from previous.ckpt")
-            return _engine(job, lambda training: train(training, run.previous))
-
-
-def _start(job: Job) -> Path | None:
-    """The checkpoint to go on from: the one that was named, or the run's own before that of the run it extends."""
-    own = job.run.checkpoint
-    named = job.source is not None and job.source.parent == job.run.folder
-    return own if own.is_file() and not named else job.source
+                chosen: Engine = Ray(**cluster, warn=warn)
+            else:
+                chosen = workers.Local(slots, warn, found.fields.threads)
+            tally = ablation.Tally(found.cells, len(slots), reporter.note)
+            failures = _run_study(ctx.obj, found, chosen, tally, seconds, retry)
+        return _report(found, kept, folder, failures, reporter)
 
 
-def _report_finished(job: Job, result: dict[str, Any], reporter: Reporter) -> dict[str, Any]:
-    reporter.note(f"run {job.run.folder} finished at epoch {result.get('epochs')}; nothing to do")
-    return result
+def _warn_line(reporter: Reporter, line: str) -> None:
+    subject, _, problem = line.partition(": ")
+    reporter.warn(subject, problem)
 
 
-def _engine(job: Job, call: Callable[[Any], Any]) -> Any:
-    """A library call. An exception that is nobody's mistake leaves its trace in the run folder, where there is one."""
-    try:
-        from mixcli.engine import training
+def _run_study(
+    call: Call, found: Design, engine: Engine, tally: Tally, seconds: float | None, retry: bool
+) -> list[Ended]:
+    """Runs what is left of a study; returns the cells that failed. Raises UserError where a stop was asked for."""
+    from mixcli.engine.stopping import Stop
+    from mixcli.studies import ablation
 
-        return call(training)
-    except UserError as error:
-        raise job.gathered.located(error) from error
-    except Exception as error:
-        from mixcli.files import write_atomic
+    with Stop(seconds).listening() as stop:
+        ablation.run(found, engine, tally, stop, retry)
+        tally.adopted()
+        if stop.kind is not None and tally.ended < tally.total:
+            where = f"stopped by {stop.cause}; {tally.ended - len(tally.failed)} of {tally.total} cells done"
+            raise UserError(stop.kind, found.name, where, hint=f"Continue: mixcli {shlex.join(call.argv)}")
+    return tally.failed
 
-        if not job.run.settings.is_file():
-            raise
-        with suppress(UserError):  # on a full disk the line itself has to do
-            write_atomic(job.run.log, traceback.format_exc().encode(errors="backslashreplace"))
-        raise _unexpected(error, f"Trace: {job.run.log}") from error
+
+def _report(found: Design, kept: Kept | None, folder: Path, failures: list[Ended], reporter: Reporter) -> Outcome:
+    """The comparison, written and shown; with exit code 5 where cells failed."""
+    from mixcli.report import tables
+    from mixcli.studies import ablation, comparison
+
+    report = ablation.report(found, kept, reporter.warn)
+    comparison.write(report, folder)
+    result = {"study": found.name, "folder": str(folder), "cells": found.cells, "report": report.document(),
+              "failed": [{"cell": e.cell.name, "kind": e.kind, "message": e.message} for e in failures]}  # fmt: skip
+    error = None
+    if failures:
+        names = ", ".join(f"{e.cell.name} ({e.kind})" for e in failures[:3]) + (", …" if len(failures) > 3 else "")
+        problem = f"{len(failures)} of {found.cells} cells failed: {names}"
+        error = UserError("failed_cells", found.name, problem, hint="--retry starts them again")
+    return Outcome(result, lambda: tables.comparison(report), error)
+
+
+def _status(found: dict[str, Any]) -> Outcome:
+    from mixcli.report import cells
+
+    return Outcome(found, lambda: cells.status(found))
+
+
+def _forecast(found: dict[str, Any]) -> Outcome:
+    from mixcli.report import cells
+
+    return Outcome(found, lambda: cells.forecast(found))
+
+
+# ------------------------------------------------------------------------------------------------------ mixcli compare
+
+
+@app.command("compare")
+def compare(
+    ctx: typer.Context,
+    what: Annotated[
+        list[str], typer.Argument(metavar="RUN... | TABLE.csv", help="finished runs, or one table of them")
+    ],
+    by: Annotated[str | None, typer.Option(metavar="COLUMN", help="of a table: the arms' names")] = None,
+    value: Annotated[str | None, typer.Option(metavar="COLUMN", help="of a table: one accuracy per run")] = None,
+    seed: Annotated[str | None, typer.Option(metavar="COLUMN", help="of a table: which runs belong together")] = None,
+    baseline: Annotated[str | None, typer.Option(metavar="ARM", help="what the others are compared with")] = None,
+    test: Annotated[str, typer.Option(metavar="welch|paired", help="paired: by seed, planned beforehand")] = "welch",
+    metric: Annotated[str, typer.Option(metavar="NAME", help="of runs: the number compared")] = "test.top1",
+    select: Annotated[str, typer.Option(metavar="NAME", help="last, median_last_10 or best_on_val")] = "last",
+    sesoi: Annotated[str, typer.Option(metavar="POINTS", help="the smallest gap worth a claim")] = "0.5",
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="write tables and figure there")] = None,
+    root: Annotated[str | None, typer.Option("--runs", metavar="DIR", help="folder of the runs")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> Outcome:
+    """Compare finished runs: mixcli compare RUN RUN ..., or one CSV: table.csv --by method --value accuracy."""
+    from mixcli import options
+    from mixcli.report import tables
+    from mixcli.report.progress import Reporter
+    from mixcli.studies import comparison, design
+
+    known = design.Fields.model_fields
+    gap = options.parse(known["sesoi"], options.Given(sesoi, "--sesoi", text=True))
+    chosen = options.parse(known["test"], options.Given(test, "--test", text=True))
+    is_table = len(what) == 1 and what[0].endswith(".csv")
+    for option, given in (("--by", by), ("--value", value), ("--seed", seed)):
+        if given is not None and not is_table:
+            raise UserError("usage", option, "is for a CSV file")
+        if given is None and is_table and option != "--seed":
+            raise UserError("usage", option, "needs the name of a column")
+    with Reporter("mixcli compare", quiet) as reporter:
+        reporter.warnings = ctx.obj.warnings
+        if is_table:
+            assert by is not None and value is not None
+            found = comparison.of_csv(Path(what[0]), by, value, seed, baseline=baseline, test=chosen, sesoi=gap)
+        else:
+            folder = Path(options.runs_root({"runs": root}, os.environ))
+            picked = options.parse(known["select"], options.Given(select, "--select", text=True))
+            found = comparison.of_runs(what, folder, baseline=baseline, test=chosen, sesoi=gap, metric=metric,
+                                       select=picked, warn=reporter.warn)  # fmt: skip
+        if out is not None:
+            comparison.write(found, Path(out))
+    return Outcome(found.document(), lambda: tables.comparison(found))
 
 
 # --------------------------------------------------------------------------------------------------------- mixcli show
@@ -544,6 +584,7 @@ def show(
     mixcli show fmix --dataset cifar100 --out fmix.png. Ratios and masks are drawn per image unless --per is typed.
     """
     from mixcli import options
+    from mixcli.engine import job
     from mixcli.settings import Train
 
     count = options.parse(Train.model_fields["batch"], options.Given(images, "--images", text=True))
@@ -552,7 +593,7 @@ def show(
     if not typed.get("per"):
         typed["per"] = "sample"
     gathered = options.gather(typed, None, os.environ)
-    settings, _ = _completed(gathered)
+    settings, _ = job.complete(gathered)
     from mixcli.report import plots, tables
     from mixcli.studies import contact_sheet
 
@@ -575,16 +616,19 @@ def show(
 
 @app.command("list")
 def list_(
-    what: Annotated[str | None, typer.Argument(metavar="[methods|mixings|datasets|nets]")] = None, json: Json = False
+    what: Annotated[str | None, typer.Argument(metavar="[methods|mixings|datasets|nets|studies]")] = None,
+    json: Json = False,
 ) -> Outcome:
-    """List what can be named: methods, mixings, datasets, nets."""
+    """List what can be named: methods, mixings, datasets, nets, studies."""
     from mixcli.settings import DATASETS, METHODS, NETS, Mixing
+    from mixcli.studies import design
 
     known = {
         "methods": {name: cls.summary for name, cls in METHODS.items()},
         "mixings": {name: cls.summary for name, cls in METHODS.items() if issubclass(cls, Mixing)},
         "datasets": DATASETS,
         "nets": {name: summary for name, (_, summary) in NETS.items()},
+        "studies": design.named(),
     }
     if what is not None and what not in known:
         raise UserError("usage", "list", "unknown", got=what, hint=nearest(what, known))
@@ -635,9 +679,9 @@ BENCHES: dict[str, tuple[str, dict[str, str]]] = {  # where, and the columns of 
     ),
     "step": (
         "mixcli.studies.step_cost",
-        {"method": "method", "data_ms": "data", "plan_ms": "plan", "forward_ms": "forward", "backward_ms": "backward",
-         "optimizer_ms": "update", "step_ms": "step", "unbroken_ms": "unbroken", "ratio": "/none",
-         "images_per_second": "images/s", "mix_ms": "mixing", "mixing_share": "share of none"},
+        {"method": "method", "data_ms": "data", "plan_ms": "plan", "mix_ms": "mix", "forward_ms": "forward",
+         "backward_ms": "backward", "optimizer_ms": "update", "step_ms": "step", "unbroken_ms": "whole",
+         "ratio": "/none", "mixing_share": "share"},
     ),
     "data": ("mixcli.studies.benchmark", {}),
     "synermix": ("mixcli.studies.benchmark", {}),

@@ -6,6 +6,7 @@ Every mistake a user can make becomes a `UserError`; `cli.main` prints its line 
 from __future__ import annotations
 
 import difflib
+import errno
 import unicodedata
 from collections.abc import Iterable
 
@@ -18,6 +19,7 @@ EXIT_CODES = {
     "failed_cells": 5,
     "requeue": 75, "interrupted": 130, "terminated": 143,
 }  # fmt: skip
+STOPPED = ("requeue", "interrupted", "terminated")  # asked for by the user, so not called an error
 
 
 class UserError(Exception):
@@ -50,6 +52,16 @@ class UserError(Exception):
         got = None if self.got is None else printable(self.got)
         return {"kind": self.kind, "subject": printable(self.subject, limit=300), "problem": self.problem,
                 "got": got, "expected": self.expected, "hint": self.hint or None}  # fmt: skip
+
+
+def unexpected(error: BaseException, hint: str) -> UserError:
+    """An exception that nobody turned into an error for users; `hint` says where its trace is."""
+    text = str(error).strip() or "no message"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return UserError("disk_full", str(error.filename or "disk"), "no space left", hint=hint)
+    if isinstance(error, MemoryError) or "out of memory" in text or "allocate memory" in text:
+        return UserError("out_of_memory", "--batch-size", "out of memory; a smaller one needs less", hint=hint)
+    return UserError("internal", type(error).__name__, text, hint=hint)
 
 
 def printable(value: object, limit: int = 80) -> str:

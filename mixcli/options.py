@@ -78,17 +78,23 @@ def located(error: UserError) -> UserError:
 
 def gather(typed: Mapping[str, str | bool | None], config: Path | None, environ: Mapping[str, str]) -> Gathered:
     """The settings that file, environment and command line make together. Raises UserError naming who is at fault."""
-    layers = [
-        _file_layer(read_toml(config), str(config)) if config is not None else {},
-        _environment_layer(environ),
-        {_aliases().get(k, k): Given(value, flag(k), text=True) for k, value in typed.items() if value is not None},
-    ]
+    file = file_layer(read_toml(config), str(config)) if config is not None else {}
+    return combined([file, environment_layer(environ), typed_layer(typed)])
+
+
+def combined(layers: Iterable[Layer]) -> Gathered:
+    """The settings that layers make together, later ones over earlier ones. Raises UserError naming who is at fault."""
     given: Layer = {}
     warnings: list[tuple[str, str]] = []
     for layer in layers:
         given = _without_replaced_methods(given, layer, warnings) | layer
     train = cast(Train, _build(Train, given))
     return Gathered(train, warnings, {key: value.origin for key, value in given.items()})
+
+
+def typed_layer(typed: Mapping[str, str | bool | None]) -> Layer:
+    """What was typed, by key; None stands for what was not."""
+    return {_aliases().get(k, k): Given(value, flag(k), text=True) for k, value in typed.items() if value is not None}
 
 
 def continued(typed: Mapping[str, str | bool | None], file: Path, environ: Mapping[str, str]) -> Gathered:
@@ -127,7 +133,8 @@ def _without_replaced_methods(below: Layer, above: Layer, warnings: list[tuple[s
     return kept
 
 
-def _environment_layer(environ: Mapping[str, str]) -> Layer:
+def environment_layer(environ: Mapping[str, str]) -> Layer:
+    """What MIXCLI_ variables set."""
     known = {VARIABLE + key.upper(): key for key in all_fields()} | SHORT_VARIABLES
     layer: Layer = {}
     for name in sorted(n for n in environ if n.startswith(VARIABLE)):
@@ -138,14 +145,15 @@ def _environment_layer(environ: Mapping[str, str]) -> Layer:
     return layer
 
 
-def _file_layer(table: Mapping[str, Any], file: str, prefix: str = "", path: str = "") -> Layer:
+def file_layer(table: Mapping[str, Any], file: str, prefix: str = "", path: str = "") -> Layer:
+    """What a table sets; `path` stands before its keys where a mistake is told, `prefix` before its flat keys."""
     layer: Layer = {}
     for name, value in table.items():
         key = prefix.removesuffix("_") if prefix and name == "method" else prefix + name
         if not isinstance(value, dict):
             layer[key] = Given(value, f"{file} field {path}{name}", text=False)
         elif key in tables():
-            layer |= _file_layer(value, file, f"{key}_", f"{path}{name}.")
+            layer |= file_layer(value, file, f"{key}_", f"{path}{name}.")
         else:
             problem = "unknown; keys are flat, the tables are [inter] and miamix's [candidates.NAME]"
             raise UserError("config", f"{file} table {path}{name}", problem)
@@ -511,7 +519,7 @@ def _own_options(candidate: Settings) -> dict[str, Any]:
 
 def from_flat(values: Mapping[str, Any], source: str = "settings") -> Train:
     """The exact inverse of `flat`. Raises UserError naming `source`."""
-    return cast(Train, _build(Train, _file_layer(values, source)))
+    return cast(Train, _build(Train, file_layer(values, source)))
 
 
 def is_hashed(key: str) -> bool:

@@ -7,10 +7,16 @@ follows a link or deletes a file it does not know.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
+import secrets
+import socket
+import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,10 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.errors import UserError
-from mixcli.files import FULL, append, as_json, plain, remove_temporaries, told, write_atomic
+from mixcli.files import FULL, append, as_json, plain, remove_temporaries, temporary, told, write_atomic
 from mixcli.settings import Train
 
 RESULT_FORMAT = 1
+METRICS_DIGEST = "metrics_sha256"  # of a finished run's log, in its result
+LAST_LINES = 8  # of a trace, kept beside an error
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+HEARTBEAT, MISSED, SETTLE = 60.0, 3, 1.0  # seconds between beats, beats missed before a claim is taken over, seconds
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}-[0-9a-f]{12}")
 
 
@@ -39,12 +49,15 @@ class Run:
         self.checkpoint = folder / "run.ckpt"
         self.previous = folder / "previous.ckpt"
         self.best = folder / "best.ckpt"
+        self.correct = folder / "test_correct.npz"
         self.result = folder / "result.json"
         self.log = folder / "error.log"
+        self.error = folder / "error.json"
         self.lineage = folder / "parent"
         self.epochs = folder / "epochs"
         self.extends: Run | None = None  # the run whose training this one is to continue, before `begin` writes it down
         self._lock: int | None = None
+        self._claim: Claim | None = None
         self._made: list[Path] = []  # folders that `open` had to make
         self._latest_before: bytes | None = None
 
@@ -77,12 +90,28 @@ class Run:
         valid = isinstance(result, dict) and result.get("format") == RESULT_FORMAT and result.get("id") == self.id
         return result if valid else None
 
+    def edited(self) -> bool:
+        """Whether the log of a finished run is whole, and another than the one that was there when it ended."""
+        recorded, found = (self.finished() or {}).get(METRICS_DIGEST), _digest(self.metrics)
+        cut = found is not None and not self.metrics.read_bytes().endswith(b"\n")
+        return recorded is not None and found not in (None, recorded) and not cut
+
+    def failure(self) -> dict[str, Any] | None:
+        """What error.json says: kind, message, last lines. None where no error ended this run."""
+        try:
+            error = json.loads(self.error.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return None
+        return error if isinstance(error, dict) and isinstance(error.get("kind"), str) else None
+
     # -- the lock -------------------------------------------------------------------------------------------------
 
     def open(self) -> Run:
         """Takes the lock, or raises UserError: run_locked at once where another process holds it."""
         self._made = _make_folders(self.folder)
         self._lock = _locked(self.folder / "lock", self.folder)
+        if self._lock is None:
+            self._claim = Claim.take(self.folder)
         _open_locks.add(self)
         for folder in (self.folder, self.epochs):
             remove_temporaries(folder)
@@ -90,26 +119,57 @@ class Run:
 
     def close(self) -> None:
         """Gives the lock back. A run that left nothing but its settings behind is removed."""
-        if self._lock is None:
+        if self._lock is None and self._claim is None:
             return
         if self.folder.is_dir() and {p.name for p in self.folder.iterdir()} <= EMPTY:
-            for name in EMPTY:
+            for name in EMPTY - {CLAIM}:
                 (self.folder / name).unlink(missing_ok=True)
+            if self._claim is not None:
+                self._claim.drop()
             self._leave_latest()
             for folder in {self.folder: None, **dict.fromkeys(reversed(self._made))}:
                 with suppress(OSError):  # somebody else put something there
                     folder.rmdir()
-        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+        if self._claim is not None:
+            self._claim.drop()
         self._drop_lock()
 
     def _drop_lock(self) -> None:
         """Closes the descriptor; the lock itself stays with other processes that have it from us."""
         if self._lock is not None:
             os.close(self._lock)
-            self._lock = None
+        self._lock = self._claim = None
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a claim file stands in for a kernel lock, which this file system has not."""
+        return self._claim is not None
+
+    def busy(self) -> bool:
+        """Whether another process holds this run at the moment; takes and makes nothing that lasts."""
+        try:
+            lock = os.open(self.folder / "lock", os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return Claim.held(self.folder)
+        finally:
+            os.close(lock)
+
+    def _still_ours(self) -> None:
+        """Raises UserError where another process has taken this run over; looked at before each line of the log."""
+        if self._claim is not None and self._claim.lost():
+            raise UserError("run_locked", str(self.folder), "taken over by another process: its claim had no heartbeat")
 
     def __enter__(self) -> Run:
-        return self if self._lock is not None else self.open()
+        return self if self._lock is not None or self._claim is not None else self.open()
 
     def __exit__(self, *_: object) -> None:
         self.close()
@@ -140,17 +200,28 @@ class Run:
             write_atomic(marker, self._latest_before)
 
     def describe(self, environment: dict[str, Any]) -> None:
-        """Writes what the run's bits depend on beside its settings."""
+        """Writes what the run's bits depend on beside its settings, and what guards its folder."""
+        environment = {**environment, "lock": "claim file"} if self.claimed else environment
         write_atomic(self.environment, as_json(environment, indent=2))
 
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Writes the result, whose presence says that the run is done, and returns it as written."""
-        content = plain({"format": RESULT_FORMAT, "id": self.id, **result})
+        digest = _digest(self.metrics)
+        log = {} if digest is None else {METRICS_DIGEST: digest}
+        content = plain({"format": RESULT_FORMAT, "id": self.id, **result, **log})
         write_atomic(self.result, as_json(content, indent=2))
+        self.error.unlink(missing_ok=True)
         return content
+
+    def fail(self, error: UserError, trace: str = "") -> None:
+        """Writes down the error that ended the run, and the last lines of its trace or output."""
+        last = trace.rstrip().splitlines()[-LAST_LINES:]
+        content = {"format": RESULT_FORMAT, "id": self.id, "kind": error.kind, "message": str(error), "last": last}
+        write_atomic(self.error, as_json(content, indent=2))
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds a line to the log."""
+        self._still_ours()
         append(self.metrics, as_json(row))
 
     def rows(self) -> list[dict[str, Any]]:
@@ -167,7 +238,8 @@ class Run:
         """Deletes what a run is known to write, and only beside its settings.toml, which goes last."""
         if not self.settings.is_file() or self.settings.is_symlink():
             return
-        known = [self.result, self.metrics, self.checkpoint, self.previous, self.best, self.environment, self.log]
+        known = [self.result, self.correct, self.metrics, self.checkpoint, self.previous, self.best, self.environment,
+                 self.log, self.error]  # fmt: skip
         weights = [] if self.epochs.is_symlink() else sorted(self.epochs.glob("epoch-[0-9]*.ckpt"))
         for path in (*known, *weights, self.lineage, self.settings):
             path.unlink(missing_ok=True)
@@ -175,7 +247,15 @@ class Run:
             self.epochs.rmdir()
 
 
-EMPTY = {"lock", "settings.toml", "environment.json", "parent"}
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+CLAIM = "claim"
+EMPTY = {CLAIM, "lock", "settings.toml", "environment.json", "parent"}
 
 
 def name(train: Train, id: str) -> str:
@@ -208,8 +288,8 @@ def _leave_locks_to_parent() -> None:
 os.register_at_fork(after_in_child=_leave_locks_to_parent)
 
 
-def _locked(path: Path, folder: Path) -> int:
-    """A descriptor that holds the kernel lock on `path`; close-on-exec, as all of Python's are."""
+def _locked(path: Path, folder: Path) -> int | None:
+    """A descriptor that holds the kernel lock on `path`; close-on-exec, as all of Python's are. None: no locks here."""
     while True:
         with told(path):
             lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
@@ -227,8 +307,81 @@ def _locked(path: Path, folder: Path) -> int:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             os.close(lock)
+            if error.errno in NO_LOCKS:
+                return None
             problem = f"cannot be locked ({error.strerror})"
             raise UserError("io", str(folder), problem, hint="Give --runs on a local disk") from error
+
+
+class Claim:
+    """A file that says who works in a folder, where the file system has no kernel locks.
+
+    Made exclusively; its time of change is the heartbeat. After three missed beats another process takes it over by
+    renaming its own file onto it, and the holder that lost it gives way. A run made twice is harmless: equal bits.
+    """
+
+    def __init__(self, path: Path, content: bytes):
+        self._path, self._content = path, content
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, daemon=True).start()
+
+    @classmethod
+    def take(cls, folder: Path) -> Claim:
+        """The claim of this process on `folder`. Raises UserError: run_locked where another's heart beats."""
+        path, content = folder / CLAIM, _claimant()
+        with told(path):
+            try:
+                with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666), "wb") as file:
+                    file.write(content)
+                return cls(path, content)
+            except FileExistsError:
+                pass
+        if cls.held(folder):
+            raise UserError("run_locked", str(folder), "in use by another process")
+        write_atomic(path, content)
+        time.sleep(SETTLE)  # of several that take it over at once, the last one has it
+        claim = cls(path, content)
+        if claim.lost():
+            claim._ended.set()
+            raise UserError("run_locked", str(folder), "in use by another process")
+        return claim
+
+    @classmethod
+    def held(cls, folder: Path) -> bool:
+        """Whether a claim's heart beats; both times are the file system's own, for clocks differ between machines."""
+        probe = temporary(folder / CLAIM)
+        try:
+            beat = os.stat(folder / CLAIM, follow_symlinks=False).st_mtime
+            probe.touch(exist_ok=False)
+            return probe.stat().st_mtime - beat < MISSED * HEARTBEAT
+        except OSError:
+            return False
+        finally:
+            probe.unlink(missing_ok=True)
+
+    def lost(self) -> bool:
+        """Whether another process has the claim now."""
+        try:
+            return self._path.read_bytes() != self._content
+        except OSError:
+            return True
+
+    def drop(self) -> None:
+        """Gives the claim back, if it is still ours."""
+        if not self._ended.is_set() and not self.lost():
+            self._path.unlink(missing_ok=True)
+        self._ended.set()
+
+    def _beat(self) -> None:
+        while not self._ended.wait(HEARTBEAT):
+            with suppress(OSError):
+                if not self.lost():
+                    os.utime(self._path)
+
+
+def _claimant() -> bytes:
+    """Who claims: host and process for people, and a word that no other claim has."""
+    return as_json({"host": socket.gethostname(), "pid": os.getpid(), "token": secrets.token_hex(8)})
 
 
 def _make_folders(folder: Path) -> list[Path]:

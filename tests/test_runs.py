@@ -431,3 +431,107 @@ def test_a_linked_latest_or_run_is_not_followed(store: Path, tmp_path: Path) -> 
         run.become_latest()
     assert (tmp_path / "line").read_text() == "x-y-z-s0-bbb000000000\n"
     assert not (store / "latest").is_symlink()
+
+
+# -- what a finished or failed run tells -------------------------------------------------------------------------
+
+
+def test_an_edited_log_is_noticed_and_a_cut_or_absent_one_is_not_called_edited(run: Run) -> None:
+    with begun(run):
+        run.append({"step": 1, "loss": 0.5})
+        run.append({"step": 2, "loss": 0.25})
+        run.finish({"accuracy": 0.5})
+    whole = run.metrics.read_bytes()
+    assert not run.edited()
+    run.metrics.write_bytes(whole.replace(b"0.25", b"0.35"))
+    assert run.edited()
+    run.metrics.write_bytes(whole[:-4])
+    assert not run.edited()
+    run.metrics.unlink()
+    assert not run.edited()
+
+
+def test_a_failure_is_kept_with_its_last_lines_until_the_run_ends_well(run: Run) -> None:
+    with begun(run):
+        run.fail(UserError("diverged", "step 3", "loss not finite"), "\n".join(map(str, range(20))))
+    failure = Run(run.folder).failure()
+    assert failure is not None and failure["last"] == [str(n) for n in range(12, 20)]
+    assert (failure["kind"], failure["message"]) == ("diverged", "step 3: loss not finite")
+    with run:
+        run.finish({})
+    assert run.failure() is None
+    run.error.write_text("{")
+    assert run.failure() is None
+
+
+def test_a_look_whether_a_run_is_busy_leaves_nothing(run: Run) -> None:
+    assert not run.busy() and not run.folder.parent.exists()
+    with begun(run):
+        assert Run(run.folder).busy()
+        run.append({"step": 1})
+    assert not run.busy()
+
+
+# -- claims, where the file system has no locks --------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(runs.fcntl, "flock", refuse)
+    monkeypatch.setattr(runs, "SETTLE", 0.0)
+
+
+def test_a_claim_stands_in_for_a_lock(run: Run, no_locks: None) -> None:
+    with begun(run):
+        claim = json.loads((run.folder / "claim").read_bytes())
+        assert claim["pid"] == os.getpid() and claim["host"] and run.claimed
+        refused("run_locked", Run(run.folder).open, "in use by another process")
+        assert Run(run.folder).busy()
+        run.append({"step": 1})
+        run.describe({})
+        assert json.loads(run.environment.read_bytes()) == {"lock": "claim file"}
+    assert not (run.folder / "claim").exists() and not run.busy()
+    with run.open():
+        run.append({"step": 2})
+
+
+def test_an_empty_run_goes_with_its_claim(run: Run, no_locks: None, tmp_path: Path) -> None:
+    with begun(run):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_claim_without_heartbeat_is_taken_over_and_its_holder_gives_way(run: Run, no_locks: None) -> None:
+    first = begun(run)
+    first.append({"step": 1})
+    long_ago = time.time() - runs.MISSED * runs.HEARTBEAT - 60
+    os.utime(run.folder / "claim", (long_ago, long_ago))
+    with Run(run.folder).open() as second:
+        assert second.claimed
+        refused("run_locked", lambda: first.append({"step": 2}), "taken over by another process")
+        first.close()
+        second.append({"step": 2})
+        assert (run.folder / "claim").exists()
+    assert [row["step"] for row in run.rows()] == [1, 2] and not (run.folder / "claim").exists()
+
+
+def test_a_heart_beats(run: Run, no_locks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "HEARTBEAT", 0.01)
+    with begun(run):
+        os.utime(run.folder / "claim", (0, 0))
+        deadline = time.monotonic() + 30
+        while (run.folder / "claim").stat().st_mtime < 1:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        run.append({"step": 1})
+
+
+def test_a_lock_that_fails_for_another_reason_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(runs.fcntl, "flock", refuse)
+    refused("io", run.open, "cannot be locked")

@@ -116,7 +116,7 @@ def load(train: Train) -> Source:
         kept = _per_class(kept, train.per_class, classes, Random(train.split_seed, "per-class"))
     if train.label_noise > 0:
         kept = _mislabel(kept, train, len(classes), Random(train.split_seed, "label-noise"))
-    return Source(train.dataset, facts, classes, kept, val, test, mean, std, _digest(kept))
+    return Source(train.dataset, facts, classes, kept, val, test, mean, std, digest(kept))
 
 
 def _locate(train: Train) -> Path | None:
@@ -255,8 +255,9 @@ def _measured(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
-def _digest(split: Split) -> str:
-    digest = hashlib.sha256(repr(split.images.shape).encode())
-    digest.update(np.ascontiguousarray(split.images).data)
-    digest.update(np.ascontiguousarray(split.labels).data)
-    return digest.hexdigest()
+def digest(split: Split) -> str:
+    """sha256 of a split's pixels and labels, in their order."""
+    found = hashlib.sha256(repr(split.images.shape).encode())
+    found.update(np.ascontiguousarray(split.images).data)
+    found.update(np.ascontiguousarray(split.labels).data)
+    return found.hexdigest()

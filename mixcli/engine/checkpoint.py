@@ -33,6 +33,7 @@ def save(run: Run, content: dict[str, Any]) -> None:
         with told(run.previous):
             os.link(run.checkpoint, spare)
             os.replace(spare, run.previous)
+            spare.unlink(missing_ok=True)  # a rename between two names of one file, left by a kill, does nothing
     write_atomic(run.checkpoint, data)  # the rename inside is the commit point
 
 

@@ -1,10 +1,11 @@
-"""state.py: what an update moves: weights, their average, optimizer, schedule, the step's number, the epoch's sums.
+"""state.py: what an update moves: weights, their average, optimizer, schedule, the step's number, the sums for the log.
 
 Nothing random is here: draws are keyed by the step's number, so this is all that a resumed run needs.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,9 @@ class Progress:
         return dict(zip(self.names, (self.sums / self.steps).tolist(), strict=True))
 
 
+EARLY = 20  # the first twentieth of the steps
+
+
 class State:
     """A net in training after `step` updates.
 
@@ -64,6 +68,9 @@ class State:
         self.step = 0
         self.progress = Progress()
         self.best: float | None = None  # validation accuracy
+        # The loss of each of the first steps, on the device; 0 until its step is made.
+        early = steps * (settings.epochs or 0) // EARLY
+        self.early = torch.zeros(early, dtype=torch.float64, device=machine.device)
 
     @property
     def evaluated(self) -> StagedNet:
@@ -82,7 +89,16 @@ class State:
         self.scheduler.step()
         self._average()
         self.progress.add(losses, images)
+        if self.step < len(self.early):
+            self.early[self.step] = losses.total.detach()
         self.step += 1
+
+    def early_spread(self) -> float | None:
+        """Standard deviation of the log of the first losses; None for fewer than 3, or where one is lost."""
+        if len(self.early) < 3:
+            return None
+        spread = float(self.early.cpu().log().std())
+        return spread if math.isfinite(spread) else None
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -110,11 +126,15 @@ class State:
             "scheduler": {"last_epoch": self.scheduler.last_epoch},
             "progress": dict(vars(self.progress)),
             "best": self.best,
+            "early": self.early,
         }
 
     def restore(self, content: dict[str, Any]) -> None:
         """Takes over what `content` returned, in this process or another; raises a built-in error where it cannot."""
         self.step, self.best = content["step"], content["best"]
+        early = content.get("early", self.early[:0])  # checkpoints of older versions have none
+        kept = min(len(early), len(self.early))  # a run that is extended has a longer first twentieth
+        self.early[:kept] = early[:kept].to(self.early.device)
         self.net.load_state_dict(content["net"])
         if self.ema is not None:
             self.ema.load_state_dict(content["ema"])

@@ -23,7 +23,7 @@ from mixcli.data import order, sources
 from mixcli.data.augment import Augmentation, training_view
 from mixcli.data.order import Order
 from mixcli.data.resident import Resident
-from mixcli.engine import checkpoint, device
+from mixcli.engine import bits, checkpoint, device
 from mixcli.engine.device import Machine
 from mixcli.engine.guard import Guard
 from mixcli.engine.inference import evaluate
@@ -159,7 +159,10 @@ class Training:
         row["images"] = state.progress.images
         row["train"] = state.progress.means()
         if epoch % self.settings.eval_every == 0 or epoch == self.epochs:
-            row |= {name: evaluate(state.evaluated, data, self.machine).row() for name, data in self.held_out.items()}
+            found = {name: evaluate(state.evaluated, data, self.machine) for name, data in self.held_out.items()}
+            row |= {name: evaluation.row() for name, evaluation in found.items()}
+            if epoch == self.epochs:
+                bits.write(self.run.correct, found["test"].correct.numpy(), self.test_digest)
         row["seconds"] = round(state.progress.seconds, 3)
         state.progress = Progress()
         better = "val" in row and (state.best is None or row["val"]["accuracy"] > state.best)
@@ -219,6 +222,11 @@ class Training:
         """The images of the other splits by name, on the device."""
         splits = {"val": self.source.val, "test": self.source.test}
         return {name: self._resident(split, Augmentation()) for name, split in splits.items() if split is not None}
+
+    @cached_property
+    def test_digest(self) -> str:
+        """Of the test images, by which runs that saw the same ones are known."""
+        return sources.digest(self.source.test)
 
     def _resident(self, split: sources.Split, view: Augmentation) -> Resident:
         return Resident(split.images, split.labels, self.source.mean, self.source.std, view, self.machine.device)
@@ -328,7 +336,10 @@ class Training:
             "dataset": self.settings.dataset,
             "split": "test",
             "test_images": last["test"]["images"],
+            "test_digest": self.test_digest,
             "train_images": len(self.source.train),
+            "train_digest": self.source.digest,
+            "early_spread": self.state.early_spread(),
             "epochs": self.epochs,
             "steps": self.total,
             "seconds": round(sum(row["seconds"] for row in rows), 1),

@@ -308,7 +308,7 @@ def verdict(comparison: Comparison, p_holm: float | None) -> Verdict:
     return "above" if p_holm < ALPHA else "open"
 
 
-def sentence(comparison: Comparison, p_holm: float | None, family: int = 1, images: int = 10_000) -> str:
+def sentence(comparison: Comparison, p_holm: float | None, family: int = 1, images: int | None = 10_000) -> str:
     """The one sentence a report prints, its words set by the runs of the smaller arm; `family` planned comparisons."""
     counts = list(comparison.incomplete)
     if comparison.unpaired:
@@ -316,7 +316,7 @@ def sentence(comparison: Comparison, p_holm: float | None, family: int = 1, imag
     return "; ".join([*_claim(comparison, p_holm, family, images), *counts])
 
 
-def _claim(c: Comparison, p_holm: float | None, family: int, images: int) -> Iterator[str]:
+def _claim(c: Comparison, p_holm: float | None, family: int, images: int | None) -> Iterator[str]:
     """The parts of the sentence, to be joined by semicolons."""
     said, n = verdict(c, p_holm), min(c.runs)
     difference, (low, high) = f"{_points(c.difference, '+')} points", c.interval()
@@ -338,7 +338,11 @@ def _claim(c: Comparison, p_holm: float | None, family: int, images: int) -> Ite
         yield (
             f"{above} above {below} by {_points(abs(c.difference))} points [{_points(low)}, {_points(high)}], "
             + _evidence(c, adjusted)
-            + ("" if n < MANY_RUNS else f", for new training runs on these {images:,} images")
+            + (
+                ""
+                if n < MANY_RUNS
+                else f", for new training runs on these {'' if images is None else f'{images:,} '}images"
+            )
         )
         if n < MANY_RUNS:
             yield f"{_few_runs(c)}, and one that is seen tends to look too large"
@@ -381,7 +385,7 @@ def notes(comparison: Comparison, p_holm: float | None, sesoi: float = 0.5) -> l
 
 
 def rows(
-    comparisons: Sequence[Comparison], planned: bool = True, images: int = 10_000, sesoi: float = 0.5
+    comparisons: Sequence[Comparison], planned: bool = True, images: int | None = 10_000, sesoi: float = 0.5
 ) -> list[dict[str, Any]]:
     """One row per comparison: numbers in points, Holm over all of them if `planned`, None in its place if not."""
     adjusted = holm([c.p for c in comparisons]).tolist() if planned else [None] * len(comparisons)

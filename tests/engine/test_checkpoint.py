@@ -20,6 +20,7 @@ import torch
 from mixcli import files
 from mixcli.engine import checkpoint
 from mixcli.errors import UserError
+from mixcli.runs import Run
 from tests.engine import harness
 
 
@@ -197,3 +198,14 @@ def test_the_archive_really_has_the_checksums_that_are_checked(made):
     with zipfile.ZipFile(io.BytesIO(made.run.checkpoint.read_bytes())) as archive:
         assert all(info.CRC for info in archive.infolist() if info.file_size)
     json.dumps(checkpoint.load(made.run.checkpoint)["settings"])  # plain enough for JSON too
+
+
+def test_a_save_after_a_kill_between_its_two_renames_leaves_no_temporary(tmp_path):
+    """Until the new run.ckpt is there, it and previous.ckpt are two names of one file."""
+    run = Run(tmp_path / "digits-small-none-s0-0123456789ab")
+    run.folder.mkdir()
+    run.checkpoint.write_bytes(b"one")
+    os.link(run.checkpoint, run.previous)
+    checkpoint.save(run, {"step": 2})
+    assert run.previous.read_bytes() == b"one" and checkpoint.read(run.checkpoint)["step"] == 2
+    assert {path.name for path in run.folder.iterdir()} == {"run.ckpt", "previous.ckpt"}

@@ -1,0 +1,614 @@
+"""design.py: a study as cells: what is compared with what, read from a file or typed, and checked before the first run.
+
+A study is arms x axes x seeds; every cell is one ordinary run, named by its settings. `choose` makes an arm of two
+stages: a value is picked on validation images with seeds of its own, then trained on the full training set. Every
+mistake is told with the place where it was written, such as `study.toml field axes.blend.alpha[2]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from mixcli import options, runs, settings
+from mixcli.engine import job
+from mixcli.engine.job import Job
+from mixcli.errors import UserError, nearest
+from mixcli.options import Given, Layer
+from mixcli.settings import Count, Facts, Seed, Settings, Train
+
+FORMAT = 1  # of plan.json
+NAMED = Path(__file__).parent / "named"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
+ARM = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
+VERSUS_BASELINE = "arms-vs-baseline"
+CELLS = 1000  # at most, unless --max-cells says otherwise
+METRICS = ("test.top1", "val.top1", "curve_area", "gap")  # in points
+SEEDS = "a count, or a comma list without repeats"
+
+
+class Fields(Settings):
+    """The plain fields of a study file."""
+
+    study: str = ""
+    question: str = ""
+    metric: str = "test.top1"
+    select: Literal["last", "median_last_10", "best_on_val"] = "last"
+    test: Literal["welch", "paired"] = "welch"
+    seeds: Annotated[tuple[Seed, ...], Field(json_schema_extra={"rule": "a list of different whole numbers"})] = (
+        *range(8),
+    )
+    baseline: str | None = None
+    family: Literal["arms-vs-baseline"] | tuple[tuple[str, str], ...] = "arms-vs-baseline"
+    sesoi: Annotated[float, Field(gt=0, le=100)] = 0.5
+    threads: Count = 1
+
+
+TABLES = ("base", "tiny", "arms", "axes", "choose", "contrasts")
+
+
+@dataclass(frozen=True)
+class Typed:
+    """What was typed after `mixcli ablate`, as far as it decides which cells there are."""
+
+    study: str | None = None
+    axis: tuple[str, ...] = ()
+    set: tuple[str, ...] = ()
+    seeds: str | None = None
+    baseline: str | None = None
+    tiny: bool = False
+    max_cells: int = CELLS
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of an arm; `chooses` where it only helps to pick a value."""
+
+    arm: str
+    seed: int
+    job: Job
+    chooses: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.arm} seed={self.seed}"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One line of the comparison. `settings` are complete but for the seed."""
+
+    name: str
+    settings: Train
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A value that may be chosen: its runs on validation, and the arm that it would become."""
+
+    value: str
+    trial: Arm
+    final: Arm
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An arm whose value is picked first: the mean validation accuracy of each option decides."""
+
+    arm: str
+    options: tuple[Option, ...]
+
+
+@dataclass(frozen=True)
+class Design:
+    """A study whose every cell is known and valid."""
+
+    name: str
+    fields: Fields
+    baseline: str
+    arms: tuple[Arm, ...]
+    choices: tuple[Choice, ...]
+    contrasts: Mapping[str, Mapping[str, float]]
+    tiny: bool
+
+    @property
+    def names(self) -> list[str]:
+        """The arms that are compared, those to be chosen at the end."""
+        return [arm.name for arm in self.arms] + [choice.arm for choice in self.choices]
+
+    @property
+    def cells(self) -> int:
+        """How many runs the study takes, both stages of its choices among them."""
+        return len(self.first_cells()) + len(self.choices) * len(self.fields.seeds)
+
+    def first_cells(self) -> list[Cell]:
+        """The cells that need no choice, seed by seed, so that a study cut short is balanced."""
+        arms = [*self.arms, *(option.trial for choice in self.choices for option in choice.options)]
+        return _by_seed(arms)
+
+    def document(self) -> dict[str, Any]:
+        """The plan as plain values, with its digest: what is fixed before the first run."""
+        fields = self.fields
+        content = {
+            "comparison": {"metric": fields.metric, "select": fields.select, "test": fields.test,
+                           "baseline": self.baseline, "family": _listed(fields.family), "sesoi": fields.sesoi,
+                           "contrasts": {name: dict(weights) for name, weights in self.contrasts.items()}},
+            "arms": {arm.name: _arm_document(arm) for arm in self.arms},
+            "choices": {choice.arm: {option.value: {"trial": _arm_document(option.trial),
+                                                    "final": _arm_document(option.final)}
+                                     for option in choice.options} for choice in self.choices},
+        }  # fmt: skip
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        digest = hashlib.sha256(canonical.encode()).hexdigest()
+        return {"format": FORMAT, "study": self.name, "question": fields.question, "digest": digest, **content}
+
+
+def _listed(family: str | tuple[tuple[str, str], ...]) -> str | list[list[str]]:
+    return family if isinstance(family, str) else [list(pair) for pair in family]
+
+
+def _by_seed(arms: Sequence[Arm]) -> list[Cell]:
+    longest = max((len(arm.cells) for arm in arms), default=0)
+    return [arm.cells[k] for k in range(longest) for arm in arms if k < len(arm.cells)]
+
+
+def _arm_document(arm: Arm) -> dict[str, Any]:
+    values = options.flat(arm.settings)
+    shared = {k: v for k, v in values.items() if options.is_hashed(k) and k != "seed"}
+    return {
+        "settings": shared,
+        "threads": arm.settings.threads,
+        "cells": {str(cell.seed): cell.job.run.id for cell in arm.cells},
+    }
+
+
+# ------------------------------------------------------------------------------------------------------ reading a study
+
+
+def named() -> dict[str, str]:
+    """The studies inside the package: name -> question."""
+    return {path.stem: options.read_toml(path).get("question", "") for path in sorted(NAMED.glob("*.toml"))}
+
+
+def read(typed: Typed, train: Mapping[str, Any], environ: Mapping[str, str]) -> Design:
+    """The study that was typed, complete and valid. Makes nothing.
+
+    train  options of training: the base of a study by `--axis`; otherwise only those outside a run's identity
+    Raises UserError naming the field, option or cell at fault.
+    """
+    if typed.study is None and not typed.axis:
+        raise UserError("usage", "ablate", "needs a study: a name, a .toml file, or --axis KEY=V1,V2",
+                        hint="See mixcli list studies")  # fmt: skip
+    if typed.study is not None and typed.axis:
+        raise UserError("usage", "--axis", "makes a study of its own", hint="Leave it, or the study, out")
+    source = _typed_axes(typed, train) if typed.study is None else _from_file(typed.study, train)
+    return _designed(source, typed, environ)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A study before its cells are made: layers by arm, as they were written."""
+
+    place: str  # what mistakes are told with
+    name: str
+    fields: Fields
+    origins: Mapping[str, str]  # of plain fields
+    base: Layer
+    tiny: Mapping[str, Any] | None
+    arms: Mapping[str, Layer]
+    axes: Mapping[str, Layer]  # by arm; each key with the list of its values
+    choose: Mapping[str, Mapping[str, Any]]
+    contrasts: Mapping[str, Any]
+    typed: Layer  # outside the run's identity
+
+
+def _from_file(text: str, train: Mapping[str, Any]) -> Source:
+    """A named study, or a file's."""
+    path = Path(text)
+    if path.suffix != ".toml":
+        known = [p.stem for p in NAMED.glob("*.toml")]
+        if text not in known:
+            hint = nearest(text, sorted(known))
+            raise UserError("usage", "ablate", "no such study, nor a .toml file", got=text, hint=hint)
+        path = NAMED / f"{text}.toml"
+        place = text
+    else:
+        place = str(path)
+    table = options.read_toml(path)
+    typed = options.typed_layer(train)
+    for key, given in typed.items():
+        if options.is_hashed(key):
+            hint = f"Give --set base.{key}={given.value}"
+            raise UserError("usage", given.origin, "the study decides it", hint=hint)
+    plain = {key: value for key, value in table.items() if key not in TABLES}
+    fields, origins = _fields(plain, place)
+    for key in TABLES:
+        if not isinstance(table.get(key, {}), dict):
+            raise UserError("config", f"{place} field {key}", "is a table", got=table[key])
+    arms, axes, choose = table.get("arms", {}), table.get("axes", {}), table.get("choose", {})
+    if not arms:
+        raise UserError("config", place, "no cells", expected="at least one table [arms.NAME]")
+    tiny = table.get("tiny", {})
+    inside = {f"tiny.{key}": tiny.get(key, {}) for key in ("arms", "choose")}
+    for what, named in {"axes": axes, "choose": choose, **inside}.items():
+        if not isinstance(named, dict):
+            raise UserError("config", f"{place} field {what}", "is a table", got=named)
+        for arm in named:
+            if arm not in arms:
+                raise UserError("config", f"{place} table {what}.{arm}", "no such arm", hint=nearest(arm, arms))
+    for arm in set(axes) & set(choose):
+        raise UserError("config", f"{place} table choose.{arm}", "its axes and a choice exclude each other")
+    return Source(
+        place, fields.study or path.stem, fields, origins,
+        options.file_layer(table.get("base", {}), place, path="base."), table.get("tiny"),
+        {name: _arm_layer(place, "arms", name, inner) for name, inner in arms.items()},
+        {name: _arm_layer(place, "axes", name, inner) for name, inner in axes.items()},
+        {name: _table(place, "choose", name, inner) for name, inner in choose.items()},
+        table.get("contrasts", {}), typed,
+    )  # fmt: skip
+
+
+def _arm_layer(place: str, what: str, name: str, inner: Any) -> Layer:
+    return options.file_layer(_table(place, what, name, inner), place, path=f"{what}.{name}.")
+
+
+def _table(place: str, what: str, name: str, inner: Any) -> dict[str, Any]:
+    if not isinstance(inner, dict):
+        raise UserError("config", f"{place} field {what}.{name}", "is a table", got=inner)
+    if not ARM.fullmatch(name) or name != name.strip():
+        raise UserError("config", f"{place} table {what}.{name}", "not a name for an arm")
+    return inner
+
+
+def _fields(plain: Mapping[str, Any], place: str) -> tuple[Fields, dict[str, str]]:
+    """The plain fields, each checked under its own name."""
+    origins = {key: f"{place} field {key}" for key in Fields.model_fields}
+    for key in plain:
+        if key == "follow":
+            raise UserError("config", f"{place} field follow", "studies do not follow probes yet", hint="Leave it out")
+        if key not in Fields.model_fields:
+            raise UserError(
+                "config", f"{place} field {key}", "unknown", hint=nearest(key, [*Fields.model_fields, *TABLES])
+            )
+    known = Fields.model_fields
+    family = {"family": _family(origins["family"], plain["family"])} if "family" in plain else {}
+    plain = {key: value for key, value in plain.items() if key != "family"}
+    values = {k: options.parse(known[k], Given(v, origins[k], text=False)) for k, v in plain.items()}
+    fields = Fields(**values, **family)
+    if len(set(fields.seeds)) != len(fields.seeds):
+        raise UserError("config", origins["seeds"], "repeated", got=list(fields.seeds), expected="different numbers")
+    if fields.study and not NAME.fullmatch(fields.study):
+        expected = "letters, digits, . _ and -"
+        raise UserError("config", origins["study"], "not a name for a folder", got=fields.study, expected=expected)
+    return fields, origins
+
+
+def _family(origin: str, value: Any) -> Any:
+    """The planned comparisons: the word for all against the baseline, or pairs of arms."""
+    if value == VERSUS_BASELINE:
+        return value
+    pairs = value if isinstance(value, list) else []
+    whole = [tuple(pair) for pair in pairs if isinstance(pair, list) and [type(arm) for arm in pair] == [str, str]]
+    if not whole or len(whole) < len(pairs) or len({frozenset(pair) for pair in whole}) < len(whole):
+        expected = f"{VERSUS_BASELINE}, or a list of different pairs [A, B]"
+        raise UserError("config", origin, "names no comparisons", got=value, expected=expected)
+    return tuple(whole)
+
+
+def _typed_axes(typed: Typed, train: Mapping[str, Any]) -> Source:
+    """A study of one arm, its axes and base typed."""
+    layer = options.typed_layer(train)
+    if "seed" in layer:
+        raise UserError("usage", "--seed", "a study has several", hint="Give --seeds")
+    axes: Layer = {}
+    for text in typed.axis:
+        name, equals, values = text.partition("=")
+        key = name.strip().lstrip("-").replace("-", "_")
+        if not equals or not key:
+            raise UserError("usage", "--axis", "not an axis", got=text, expected="KEY=V1,V2")
+        if key in axes:
+            raise UserError("usage", f"--axis {key}", "given twice")
+        found = [value.strip() for value in values.split(";" if ";" in values else ",")]
+        axes[key] = Given([value for value in found if value], f"--axis {key}", text=True)
+    method = layer.get("method")
+    arm = str(method.value) if method is not None else Train.model_fields["method"].get_default().name
+    written = json.dumps({k: str(g.value) for k, g in sorted(layer.items()) if options.is_hashed(k)})
+    name = f"{arm}-by-{'-'.join(axes)}-{hashlib.sha256(written.encode()).hexdigest()[:6]}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-80:].lstrip("._-")
+    return Source("--axis", name, Fields(), {"baseline": "--baseline"}, layer, None, {arm: {}}, {arm: axes}, {}, {}, {})
+
+
+# ----------------------------------------------------------------------------------------------------- making the cells
+
+
+def _designed(source: Source, typed: Typed, environ: Mapping[str, str]) -> Design:
+    fields = source.fields
+    if typed.seeds is not None:
+        fields = fields.model_copy(update={"seeds": seeds(typed.seeds)})
+    maker = _Maker(source, typed, fields, _environment(environ))
+    _refuse_too_many(source, fields, typed.max_cells)
+    if typed.tiny and source.tiny is None:
+        raise UserError("usage", "--tiny", "the study has no table [tiny]")
+    arms = [arm for name in source.arms if name not in source.choose for arm in maker.arms(name)]
+    choices = tuple(maker.choice(name, table) for name, table in source.choose.items())
+    names = [arm.name for arm in arms] + [choice.arm for choice in choices]
+    baseline = _baseline(source, typed, fields, names)
+    contrasts = _contrasts(source, names)
+    for pair in fields.family if not isinstance(fields.family, str) else ():
+        for name in pair:
+            _check_arm(f"{source.place} field family", name, names)
+    _refuse_duplicates(source, [*arms, *(option.final for choice in choices for option in choice.options)])
+    every = [*arms, *(option.final for choice in choices for option in choice.options)]
+    _check_metric(source, fields, every)
+    name = f"{source.name}-tiny" if typed.tiny else source.name
+    return Design(name, fields, baseline, tuple(arms), choices, contrasts, typed.tiny)
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """The seeds of `--seeds`: `8` is 0 .. 7, a comma makes it a list."""
+    parts = [part.strip() for part in text.split(",")]
+    parts = parts[:-1] if len(parts) > 1 and not parts[-1] else parts
+    if not all(re.fullmatch(r"[0-9]{1,18}", part) for part in parts):
+        raise UserError("usage", "--seeds", "not seeds", got=text, expected=SEEDS)
+    numbers = tuple(map(int, parts)) if "," in text else tuple(range(min(int(parts[0]), 10**6)))
+    if not numbers or len(set(numbers)) != len(numbers):
+        raise UserError("usage", "--seeds", "repeated" if numbers else "none", got=text, expected=SEEDS)
+    return numbers
+
+
+def _environment(environ: Mapping[str, str]) -> Layer:
+    """What MIXCLI_ variables say about the machine; a study's settings stand in the study."""
+    layer = options.environment_layer(environ)
+    for key, given in layer.items():
+        if options.is_hashed(key):
+            hint = f"Give --set base.{key}={given.value}, or unset it"
+            raise UserError("usage", given.origin, "a study does not read it", hint=hint)
+    return layer
+
+
+def _refuse_too_many(source: Source, fields: Fields, limit: int) -> None:
+    """Counted before anything is built: a mistyped axis has millions."""
+    total = 0
+    for name in source.arms:
+        if name in source.choose:
+            lists = [v for k, v in source.choose[name].items() if isinstance(v, list) and k != "seeds"]
+            trial_seeds = source.choose[name].get("seeds", fields.seeds)
+            count = math.prod(map(len, lists)) * (len(trial_seeds) if isinstance(trial_seeds, list | tuple) else 1)
+            total += count + len(fields.seeds)
+        else:
+            axes = source.axes.get(name, {}).values()
+            total += math.prod(len(g.value) if isinstance(g.value, list) else 1 for g in axes) * len(fields.seeds)
+    if total > limit:
+        raise UserError("usage", "study", f"{total} cells, limit {limit}", hint="Use --max-cells")
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Builds the arms of a study, layer over layer."""
+
+    source: Source
+    typed: Typed
+    fields: Fields
+    environment: Layer
+    looks: dict[tuple[str, str, str], Facts] = field(default_factory=dict)
+
+    def arms(self, name: str) -> Iterator[Arm]:
+        """An arm, or one for every combination of its axes' values."""
+        axes = {key: _values(given) for key, given in self._axes(name).items()}
+        for key, values in axes.items():
+            self._check_axis(name, key, values)
+        made: dict[str, tuple[Arm, tuple[Given, ...]]] = {}
+        for point in product(*axes.values()):
+            at = dict(zip(axes, point, strict=True))
+            arm = self._arm(" ".join([name, ", ".join(f"{k}={_shown(g)}" for k, g in at.items())]).strip(), name, at)
+            twin = made.get(arm.cells[0].job.run.id)
+            if twin is not None:
+                raise self._same(axes, point, twin[1])
+            made[arm.cells[0].job.run.id] = arm, point
+            yield arm
+
+    def choice(self, name: str, table: Mapping[str, Any]) -> Choice:
+        """The two stages of an arm whose value is chosen."""
+        if self.typed.tiny and isinstance(self.source.tiny, Mapping):
+            table = {**table, **self.source.tiny.get("choose", {}).get(name, {})}
+        place = f"{self.source.place} field choose.{name}"
+        share = Given(table.get("val_fraction", 0.0), f"{place}.val_fraction", text=False)
+        if not options.parse(Train.model_fields["val_fraction"], share):
+            raise UserError("config", share.origin, "a value is chosen on validation images, never on the test",
+                            got=share.value, expected="a share above 0")  # fmt: skip
+        given = Given(table.get("seeds", []), f"{place}.seeds", text=False)
+        trial_seeds = options.parse(Fields.model_fields["seeds"], given)
+        if set(trial_seeds) & set(self.fields.seeds) or len(set(trial_seeds)) != len(trial_seeds):
+            raise UserError(
+                "config", given.origin, "are different ones, and none of the study's", got=list(trial_seeds)
+            )
+        plain = {key: value for key, value in table.items() if key not in ("val_fraction", "seeds")}
+        keys = options.file_layer(plain, self.source.place, path=f"choose.{name}.")
+        if not keys:
+            raise UserError("config", place, "nothing to choose", expected="KEY = [V1, V2]")
+        axes = {key: _values(g) for key, g in keys.items()}
+        for key, values in axes.items():
+            self._check_axis(name, key, values)
+        found: dict[str, Option] = {}
+        for point in product(*axes.values()):
+            at = dict(zip(axes, point, strict=True))
+            value = ", ".join(f"{k}={_shown(g)}" for k, g in at.items())
+            trial = self._arm(f"{name} {value}", name, {**at, "val_fraction": share}, trial_seeds)
+            if value in found:
+                raise UserError("config", place, f"{value} stands twice")
+            found[value] = Option(value, trial, replace(self._arm(name, name, at), name=name))
+        return Choice(name, tuple(found.values()))
+
+    def _axes(self, name: str) -> Layer:
+        return self.source.axes.get(name, {})
+
+    def _check_axis(self, name: str, key: str, values: list[Given]) -> None:
+        where = values[0].origin.rpartition("[")[0]
+        if key in ("seed", "split_seed"):
+            raise UserError("config", where, "is no axis", hint="Give seeds")
+        if not options.is_hashed(key):
+            raise UserError("usage", where, "has no effect on the result")
+
+    def _same(self, axes: Mapping[str, list[Given]], one: tuple[Given, ...], two: tuple[Given, ...]) -> UserError:
+        """Two points of the axes that are one cell: a value given twice, or a setting that does nothing there."""
+        for a, b in zip(two, one, strict=True):
+            if a is not b:
+                where, same = b.origin.rpartition("[")[0], f"{_shown(a)} and {_shown(b)} are the same cell"
+                return UserError("config", where, same)
+        return UserError("config", self.source.place, "the same cell twice")
+
+    def _arm(self, label: str, name: str, at: Layer, seeds: Sequence[int] | None = None) -> Arm:
+        """The arm `name` with these values laid over it; every seed a cell."""
+        layers, follows = self._layers(name, at)
+        gathered = options.combined(layers)
+        try:
+            facts = self._look(gathered.train)
+            completed = settings.complete(gathered.train, facts)
+        except UserError as error:
+            raise gathered.located(error) from error
+        threads = completed.threads or self.fields.threads
+        completed = completed.model_copy(update={"threads": threads})
+        seeds = self.fields.seeds if seeds is None else seeds
+        cells = []
+        for seed in seeds:
+            own = completed.model_copy(update={"seed": seed, **({"split_seed": seed} if follows else {})})
+            made = Job(gathered, own, facts, job.located(own, facts), resume=True)
+            cells.append(Cell(label, seed, job.checked(made), chooses="val_fraction" in at))
+        return Arm(label, completed, tuple(cells))
+
+    def _look(self, train: Train) -> Facts:
+        """What is known of the data; a file is read once, not once for every arm."""
+        from mixcli.data import sources
+
+        key = train.dataset, train.data_dir, train.normalise
+        if key not in self.looks:
+            self.looks[key] = sources.look(train)
+        return self.looks[key]
+
+    def _layers(self, name: str, at: Layer) -> tuple[list[Layer], bool]:
+        """Base, tiny, arm, `--set`, the point of the axes, the machine; and whether the split follows the seed."""
+        tiny: Layer = {}
+        own_tiny: Layer = {}
+        if self.typed.tiny:
+            tiny, own_tiny = self._tiny(name)
+        sets = self._sets()
+        below = {**self.source.base, **tiny, **sets.get("base", {})}
+        split = below.get("split_seed")
+        follows = split is not None and split.value == "seed"
+        below = {key: given for key, given in below.items() if not (follows and key == "split_seed")}
+        if "seed" in below:
+            raise UserError("config", below["seed"].origin, "a study has several", hint="Give seeds")
+        own = {**self.source.arms[name], **own_tiny, **sets.get(name, {})}
+        return [below, own, at, self.environment, self.source.typed], follows
+
+    def _tiny(self, name: str) -> tuple[Layer, Layer]:
+        place, tiny = self.source.place, self.source.tiny
+        assert tiny is not None
+        arms = tiny.get("arms", {})
+        base = options.file_layer({k: v for k, v in tiny.items() if k not in ("arms", "choose")}, place, path="tiny.")
+        return base, _arm_layer(place, "tiny.arms", name, arms[name]) if name in arms else {}
+
+    def _sets(self) -> dict[str, Layer]:
+        """What `--set` says, by arm and for the base."""
+        found: dict[str, Layer] = {}
+        for text in self.typed.set:
+            where, equals, value = text.partition("=")
+            target, _, key = where.strip().rpartition(".")
+            arm = target.removeprefix("arms.")
+            if not equals or not (target == "base" or (target.startswith("arms.") and arm in self.source.arms)):
+                expected = "base.KEY=VALUE or arms.NAME.KEY=VALUE"
+                raise UserError("usage", "--set", "names no setting of the study", got=text, expected=expected)
+            given = Given(value, f"--set {where.strip()}", text=True)
+            found.setdefault(target if target == "base" else arm, {})[key.replace("-", "_")] = given
+        return found
+
+
+def _values(given: Given) -> list[Given]:
+    """The values of an axis, each with its place."""
+    if not isinstance(given.value, list) or not given.value:
+        raise UserError("config" if not given.text else "usage", given.origin, "no values", expected="a list of them")
+    return [Given(value, f"{given.origin}[{k}]", given.text) for k, value in enumerate(given.value)]
+
+
+def _shown(given: Given) -> str:
+    if isinstance(given.value, bool):
+        return str(given.value).lower()
+    return "/".join(map(str, given.value)) if isinstance(given.value, list) else str(given.value)
+
+
+# --------------------------------------------------------------------------------------------------------------- checks
+
+
+def _baseline(source: Source, typed: Typed, fields: Fields, names: list[str]) -> str:
+    """The arm that the others are compared with: the one named, or the first."""
+    text = typed.baseline or fields.baseline
+    if text is None:
+        return names[0]
+    found = [name for name in names if name == text] or [name for name in names if name.endswith(f" {text}")]
+    if len(found) != 1:
+        origin = "--baseline" if typed.baseline else source.origins["baseline"]
+        raise UserError("config", origin, "no such arm", got=text, hint=nearest(text, names))
+    return found[0]
+
+
+def _check_arm(origin: str, name: str, names: list[str]) -> None:
+    if name not in names:
+        raise UserError("config", origin, "no such arm", got=name, hint=nearest(name, names))
+
+
+def _contrasts(source: Source, names: list[str]) -> dict[str, dict[str, float]]:
+    """Further planned comparisons: the weight of each arm, of sum 0."""
+    found: dict[str, dict[str, float]] = {}
+    for name, weights in source.contrasts.items():
+        origin = f"{source.place} table contrasts.{name}"
+        inner = _table(source.place, "contrasts", name, weights)
+        for arm in inner:
+            _check_arm(origin, arm, names)
+        numbers = [w for w in inner.values() if isinstance(w, int | float) and not isinstance(w, bool)]
+        if len(numbers) < max(2, len(inner)) or abs(sum(numbers)) > 1e-9 or not any(numbers):
+            raise UserError("config", origin, "no contrast", got=inner, expected="a weight for each arm, of sum 0")
+        found[name] = {arm: float(weight) for arm, weight in inner.items()}
+    return found
+
+
+def _refuse_duplicates(source: Source, arms: Sequence[Arm]) -> None:
+    """Two arms of one name, or with one run in common, which would be counted twice."""
+    owners: dict[str, str] = {}
+    for arm in arms:
+        for cell in arm.cells:
+            other = owners.setdefault(cell.job.run.id, arm.name)
+            if other != arm.name:
+                raise UserError("config", f"{source.place} table arms.{arm.name}", f"has the same cells as {other}")
+
+
+def _check_metric(source: Source, fields: Fields, arms: Sequence[Arm]) -> None:
+    """A metric that every run has; never the best epoch on the test."""
+    where = source.origins.get("metric", "metric")
+    if fields.metric == "oracle_test_best":
+        raise UserError("config", where, "the best test epoch is no metric: it is chosen on the test images")
+    if fields.metric not in METRICS:
+        raise UserError("config", where, "not produced", got=fields.metric, hint=nearest(fields.metric, METRICS))
+    needs_val = fields.metric.startswith("val.") or fields.select == "best_on_val"
+    for arm in arms:
+        if needs_val and not arm.settings.val_fraction:
+            key = "select" if fields.select == "best_on_val" else "metric"
+            problem = f"needs validation images, and arm {arm.name} has none"
+            raise UserError("config", source.origins.get(key, key), problem, hint="Set val_fraction in [base]")
+    if fields.select != "last" and fields.metric != "test.top1":
+        raise UserError("config", source.origins.get("select", "select"), "is for test.top1 alone", got=fields.select)
+
+
+def check_root(design: Design) -> None:
+    """Raises UserError where the runs of the study could not be made."""
+    for arm in [*design.arms, *(option.final for choice in design.choices for option in choice.options)]:
+        runs.check_root(Path(arm.settings.runs))
