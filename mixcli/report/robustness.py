@@ -63,8 +63,9 @@ def shown(document: Mapping[str, Any]) -> RenderableType:
     """What eval-corruptions prints: the first line, the tables, and what must be said of them."""
     summaries = document["checkpoints"]
     lines = [*remarks(summaries), *(f"files: {folder}" for folder in document["folders"])]
-    overview, *others = sections(summaries)
-    parts = [part for section in (_turned(overview), *others) for part in (_table(section), Text())]
+    overview, cells, calibration, *others = sections(summaries)
+    ordered = (_turned(overview), cells, _turned(calibration), *others)
+    parts = [part for section in ordered for part in (_table(section), Text())]
     return Group(Text(printable(document["told"], limit=2000), style="bold"), Text(), *parts,
                  *(Text(printable(line, limit=2000)) for line in lines))  # fmt: skip
 
@@ -135,7 +136,8 @@ def _calibration(summaries: Sequence[Summary]) -> Section:
         parts = {"clean": summary["clean"], "mean of cells": summary["calibration"]}
         for part, found in parts.items():
             if found is not None:
-                rows.append((f"{summary['checkpoint']}, {part}", *(_number(found[key]) for key in CALIBRATION)))
+                name = part if len(summaries) == 1 else f"{summary['checkpoint']}, {part}"
+                rows.append((name, *(_number(found[key]) for key in CALIBRATION)))
     return Section(("calibration", "nll", "brier (0..2)", *CALIBRATION[2:]), tuple(rows))
 
 

@@ -98,7 +98,7 @@ def rows(title: str, document: Mapping[str, Any], columns: Mapping[str, str]) ->
     found = document["rows"]
     shown = {key: heading for key, heading in columns.items() if any(row[key] is not None for row in found)}
     table = Table(title=_text(title, "bold"), title_justify="left", box=box.HORIZONTALS, pad_edge=False,
-                  border_style="dim")  # fmt: skip
+                  border_style="dim", collapse_padding=True)  # fmt: skip
     for key, heading in shown.items():
         table.add_column(_text(heading), justify="left" if isinstance(found[0][key], str) else "right", no_wrap=True)
     for row in found:
@@ -132,7 +132,7 @@ def _section(section: export.Section) -> Table:
 
 def _cell(value: Any) -> Text:
     if isinstance(value, float):
-        return _text(f"{value:.0f}" if value >= 100 else f"{value:.3g}")
+        return _text(f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2 if value >= 0.1 else 4}f}")
     return _text("–" if value is None else str(value))
 
 

@@ -279,7 +279,7 @@ def _on_disk(
     if origin is not None:
         label = f"generated (not the official files), generator v{origin['generator']}, seed {origin.get('seed')}"
     lying = f"5 x {len(found.labels)} rows, sorted by severity" if isinstance(found, ArraySet) else "image files"
-    told = f"{label if origin else f'{kind} files'}, {_count(panel)}, {lying}, {sums}"
+    told = f"{'official files' if label == 'official' else label}, {_count(panel)}, {lying}, {sums}"
     identity = {"kind": kind, "folder": folder.name, "md5": sums, "labels_sha256": digest(found.labels)}
     return Cells(kind, label, told, panel, found.labels[index], index, images, device, identity | (origin or {}),
                  tuple(notes), files=found, clean_labels=clean_labels, paired=found.paired)  # fmt: skip

@@ -56,7 +56,7 @@ class Panel:
         """The one mean that stands for this panel."""
         if self.column == "tiny":
             return "mean_available"
-        return "mean15" if "frost" in self.names and self.channels == 3 else "mean14"
+        return "mean15" if "frost" in self.offered and self.channels == 3 else "mean14"
 
     def of(self, mean: str) -> tuple[str, ...]:
         """The corruptions that a mean is taken over."""
