@@ -1,13 +1,13 @@
 """mixing_cost.py: what a mixing costs: ours against a loop over the images, timm's and torchvision's.
 
-Drawing the masks and applying them, targets included, are timed apart, per image, in CPU microseconds of one thread;
-on CUDA it is wall time around a synchronised device. All forms take turns, round by round, so that a slow minute meets
-all of them alike. What is dear takes fewer images in a turn: a row says how many.
+Drawing the masks, and drawing and applying them, targets included, are timed apart, in calls of their own, per image,
+in CPU microseconds of one thread; on CUDA it is wall time around a synchronised device. All forms take turns, round by
+round, so that a slow minute meets all of them alike. What is dear takes fewer images in a turn: a row says how many.
 
-The loop is what a competent programmer writes first from METHODS: for each image, numpy draws a ratio, a small function
-makes that image's mask, the image is mixed and its target row built, and the results are stacked. It follows the same
-law as ours, by default options; a test holds that. It is not made slow on purpose, nor is anything kept that such code
-does not keep: FMix's frequencies, for one, are made anew for each mask, as in the published code.
+The loop is what a competent programmer writes first from the formulas: for each image, numpy draws a ratio, a small
+function makes that image's mask, the image is mixed and its target row built, and the results are stacked. It follows
+the same law as ours, by default options; a test holds that. It is not made slow on purpose, nor is anything kept that
+such code does not keep: FMix's frequencies, for one, are made anew for each mask, as in the published code.
 
 timm mixes in its element mode and with its own pairing, torchvision once per batch; both only where they are installed.
 """
@@ -55,7 +55,7 @@ ROUNDS = 3  # turns that a form has at least, where the time runs out
 TURN = 0.02  # seconds that a turn lasts at least: cheap forms are called several times
 
 Timed = tuple[float, float]  # seconds of drawing the masks, NaN where they are not drawn apart; seconds in all
-Form = Callable[[int, int, Clock], Timed]  # (images, number of the call, clock) -> what one call took
+Form = Callable[[int, int, Clock, bool], float]  # (images, number of the call, clock, with applying) -> its seconds
 
 
 def mixing(
@@ -147,9 +147,9 @@ class Turn:
 
     def take(self, number: int, clock: Clock) -> Timed:
         """Seconds per image, of drawing and in all."""
-        timed = [self.form(self.images, number * self.calls + call, clock) for call in range(self.calls)]
-        drawn, whole = (sum(column) / (self.calls * self.images) for column in zip(*timed, strict=True))
-        return drawn, whole
+        numbers = range(number * self.calls, (number + 1) * self.calls)
+        drawn, whole = (sum(self.form(self.images, k, clock, apply) for k in numbers) for apply in (False, True))
+        return drawn / (self.calls * self.images), whole / (self.calls * self.images)
 
 
 def _cell(chosen: Sequence[Mixing], inputs: Inputs, rounds: int, until: float) -> list[dict[str, Any]]:
@@ -175,8 +175,8 @@ def _cell(chosen: Sequence[Mixing], inputs: Inputs, rounds: int, until: float) -
 
 def _pilot(form: Form, images: int, clock: Clock) -> float:
     """Seconds per image of a second call; the first one only warms up."""
-    form(images, 0, clock)
-    return form(images, 1, clock)[1] / images
+    form(images, 0, clock, True)
+    return form(images, 1, clock, True) / images
 
 
 def _turn(form: Form, cost: float, batch: int, level: float) -> Turn:
@@ -253,31 +253,31 @@ def _ours(settings: Mixing, inputs: Inputs) -> Form:
     """Draws from a fresh key in each call; stacking the views, where a mixing takes several, counts as applying."""
     views, side = 1 + len(implementation(settings).needs(settings).views), inputs.images.shape[3]
 
-    def call(images: int, number: int, clock: Clock) -> Timed:
+    def call(images: int, number: int, clock: Clock, apply: bool) -> float:
         own, labels = inputs.images[:images], inputs.host_labels[:images]
         start = clock()
         random = Random(0, "mix", number, device=inputs.device)
         mix = supervised.draw(settings, Context((images, side, side), labels, CLASSES), random)
-        drawn = clock() - start
-        mix.images(own if views == 1 else torch.cat([own, *[inputs.second[:images]] * (views - 1)]))
-        mix.targets(inputs.labels[:images], CLASSES)
-        return drawn, clock() - start
+        if apply:
+            mix.images(own if views == 1 else torch.cat([own, *[inputs.second[:images]] * (views - 1)]))
+            mix.targets(inputs.labels[:images], CLASSES)
+        return clock() - start
 
     return call
 
 
 def _looped(naive: Naive, inputs: Inputs) -> Form:
-    """One image after another: first every mask, then every mix, so that masks can be timed alone."""
+    """One image after another: first every mask, then every mix."""
     side = inputs.images.shape[3]
 
-    def call(images: int, number: int, clock: Clock) -> Timed:
+    def call(images: int, number: int, clock: Clock, apply: bool) -> float:
         start = clock()
         rng = np.random.default_rng(number)
         partner = naive.partners(rng, images)
         masks = [naive.draw(rng, side, side) for _ in range(images)]
-        drawn = clock() - start
-        naive.batch(masks, partner, inputs)
-        return drawn, clock() - start
+        if apply:
+            naive.batch(masks, partner, inputs)
+        return clock() - start
 
     return call
 
@@ -311,11 +311,13 @@ IN_TORCHVISION: dict[type[Mixing], str] = {MixUp: "MixUp", CutMix: "CutMix"}
 def _only_whole(mix: Callable[[Tensor, Tensor], object], inputs: Inputs) -> Form:
     """A library's call, which draws and applies at once."""
 
-    def call(images: int, number: int, clock: Clock) -> Timed:
+    def call(images: int, number: int, clock: Clock, apply: bool) -> float:
+        if not apply:
+            return math.nan
         copy, labels = inputs.images[:images].clone(), inputs.labels[:images]
         start = clock()
         mix(copy, labels)
-        return math.nan, clock() - start
+        return clock() - start
 
     return call
 

@@ -134,7 +134,7 @@ class _Cluster:
 
 def _imported() -> Any:
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError:
         hint = "pip install 'mixcli[ray]', on every node"
         raise UserError("usage", "--engine", "Ray is not installed", got="ray", hint=hint) from None
