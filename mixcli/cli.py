@@ -364,6 +364,14 @@ def _job(asked: Asked, typed: dict[str, Any], reporter: Reporter) -> Job:
     return job.checked(found)
 
 
+def _number(text: str | None, option: str, like: str) -> Any:
+    """What was typed for an option of a command, by the rule of the setting `like`; None where nothing was."""
+    from mixcli import options
+    from mixcli.settings import Train
+
+    return None if text is None else options.parse(Train.model_fields[like], options.Given(text, option, text=True))
+
+
 def _warn(gathered: Gathered, reporter: Reporter) -> None:
     for subject, problem in gathered.warnings:
         reporter.warn(subject, problem)
@@ -417,16 +425,12 @@ def ablate(
     """
     from mixcli import options
     from mixcli.report.progress import Reporter
-    from mixcli.settings import Train
     from mixcli.studies import ablation, design
 
-    def number(text: str, option: str, like: str) -> Any:
-        return options.parse(Train.model_fields[like], options.Given(text, option, text=True))
-
-    most, per = number(max_cells, "--max-cells", "batch"), number(per_device, "--per-device", "batch")
-    cluster = {"address": address, "gpus": number(gpus_per_run, "--gpus-per-run", "weight_decay"),
-               "cpus": number(cpus_per_run, "--cpus-per-run", "weight_decay"),
-               "max_retries": number(max_retries, "--max-retries", "seed")}  # fmt: skip
+    most, per = _number(max_cells, "--max-cells", "batch"), _number(per_device, "--per-device", "batch")
+    cluster = {"address": address, "gpus": _number(gpus_per_run, "--gpus-per-run", "weight_decay"),
+               "cpus": _number(cpus_per_run, "--cpus-per-run", "weight_decay"),
+               "max_retries": _number(max_retries, "--max-retries", "seed")}  # fmt: skip
     if engine not in ("local", "ray"):
         raise UserError("usage", "--engine", "unknown", got=engine, expected="local or ray")
     if engine == "local" and address is not None:
@@ -627,16 +631,12 @@ def eval_corruptions(
     from mixcli import options
     from mixcli.engine.stopping import Stop
     from mixcli.report.progress import Reporter
-    from mixcli.settings import Train
-
-    def number(text: str | None, option: str, like: str) -> Any:
-        return None if text is None else options.parse(Train.model_fields[like], options.Given(text, option, text=True))
 
     def path(text: str | None) -> Path | None:
         return None if text is None else Path(text)
 
-    numbers = {"per_cell": number(per_cell, "--per-cell", "batch"), "seed": number(seed, "--seed", "seed"),
-               "batch": number(batch_size, "--batch-size", "batch")}  # fmt: skip
+    numbers = {"per_cell": _number(per_cell, "--per-cell", "batch"), "seed": _number(seed, "--seed", "seed"),
+               "batch": _number(batch_size, "--batch-size", "batch")}  # fmt: skip
     seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
     from mixcli.report import robustness
     from mixcli.studies.corruption_robustness import Asked as What
@@ -674,9 +674,8 @@ def show(
     """
     from mixcli import options
     from mixcli.engine import job
-    from mixcli.settings import Train
 
-    count = options.parse(Train.model_fields["batch"], options.Given(images, "--images", text=True))
+    count = _number(images, "--images", "batch")
     if typed.get("method") is None:
         raise UserError("usage", "show", "needs the name of a mixing", hint="See mixcli list mixings")
     if not typed.get("per"):

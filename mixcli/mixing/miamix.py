@@ -112,9 +112,10 @@ def _masks(settings: MiAMix, layers: Layers, size: tuple[int, int], random: Rand
     """
     share, method = layers.share.ravel(), np.where(layers.used, layers.method, -1).ravel()
     keep = torch.ones((share.size, 1, *size), device=random.device)
-    hard = [place for place, mixing in enumerate(settings.mixings) if mixing.name in settings.augmented]
+    mixings = settings.mixings
+    hard = [place for place, mixing in enumerate(mixings) if mixing.name in settings.augmented]
     with torch.autocast(random.device.type, enabled=False):
-        for place, mixing in enumerate(settings.mixings):
+        for place, mixing in enumerate(mixings):
             slots = np.flatnonzero(method == place)
             if len(slots):
                 (at,) = random.carry(slots)

@@ -15,11 +15,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mixcli import options
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.studies import workers
@@ -169,8 +168,7 @@ def _task(cell: Cell) -> dict[str, Any]:
     """A cell as a task: folders absolute, since a node's working directory is its own."""
     train = cell.job.settings
     folders = {"runs": str(Path(train.runs).resolve()), "data_dir": str(Path(train.data_dir).resolve())}
-    settings = options.flat(train) | folders | {"device": "auto"}
-    return {"settings": settings, "facts": asdict(cell.job.facts), "id": cell.job.run.id}
+    return workers.task(cell, **folders, device="auto")
 
 
 # ------------------------------------------------------------------------------------------------------------ on a node

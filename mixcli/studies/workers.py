@@ -306,6 +306,12 @@ def _how(code: int) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
+def task(cell: Cell, **changes: str) -> dict[str, Any]:
+    """A cell as plain values, for a process that `cell` runs in; `changes` are settings outside its identity."""
+    settings = options.flat(cell.job.settings) | changes
+    return {"settings": settings, "facts": asdict(cell.job.facts), "id": cell.job.run.id}
+
+
 class _Worker:
     """One worker process, as its parent sees it."""
 
@@ -347,8 +353,7 @@ class _Worker:
 
     def task(self, cell: Cell) -> dict[str, Any]:
         """A cell as this worker is handed it."""
-        settings = options.flat(cell.job.settings) | {"device": "cpu" if self.slot == "cpu" else "cuda"}
-        return {"settings": settings, "facts": asdict(cell.job.facts), "id": cell.job.run.id}
+        return task(cell, device="cpu" if self.slot == "cpu" else "cuda")
 
     def ask(self, question: Mapping[str, Any]) -> None:
         """Says a line to the worker."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,14 +38,18 @@ def channels(corrupted: Tensor, clean: Tensor) -> np.ndarray:
     return matrix[[0, 0, 1], [1, 2, 2]]
 
 
-def check_batches(name: str, images: Tensor, severities: tuple[int, ...] = catalogue.SEVERITIES) -> None:
-    """An image gets the same bytes whatever batch it stands in: sizes, order, every third image."""
-    everyone = torch.arange(len(images))
+def check_against_the_loop(
+    slow: Callable[..., np.ndarray], name: str, shape: tuple[int, ...], severities: Sequence[int] = catalogue.SEVERITIES
+) -> None:
+    """Every byte is that of `slow`, which corrupts one image by the cell's parameters and that image's draws."""
+    images = reference.scenes(*shape)
     for severity in severities:
-        whole = generated(name, severity, images)
-        for chosen in (*everyone.split(1), *everyone.split(7), everyone.flip(0), everyone[::3]):
-            found = generated(name, severity, images[chosen], chosen)
-            assert torch.equal(found, whole[chosen]), (name, severity, len(chosen))
+        draws = drawn(name, severity, torch.from_numpy(images))
+        found = catalogue.corrupt(name, torch.from_numpy(images), severity, draws).numpy()
+        parameters = catalogue.parameters(name, severity, shape[1:])
+        for index, image in enumerate(images):
+            random = {key: values[index].numpy() for key, values in draws.items()}
+            assert (found[index] != slow(image, parameters, random)).sum() == 0, (name, severity, index)
 
 
 def check_growth(name: str, images: Tensor) -> None:

@@ -10,7 +10,7 @@ from scipy import ndimage
 from mixcli.corruptions import blur, catalogue
 from mixcli.corruptions.keyed import Keys
 from mixcli.corruptions.parameters import PARAMETERS
-from tests.corruptions import reference
+from tests.corruptions import cells, reference
 
 NAMES = tuple(blur.CORRUPTIONS)
 
@@ -99,34 +99,25 @@ SLOW = {"gaussian_blur": slow_gaussian, "glass_blur": slow_glass, "defocus_blur"
         "motion_blur": slow_motion, "zoom_blur": slow_zoom}  # fmt: skip
 
 
-def check_against_the_loop(name, shape, severities=catalogue.SEVERITIES):
-    images = reference.scenes(*shape)
-    for severity in severities:
-        draws = drawn(name, severity, shape)
-        found = catalogue.corrupt(name, torch.from_numpy(images), severity, draws).numpy()
-        parameters = catalogue.parameters(name, severity, shape[1:])
-        for index, image in enumerate(images):
-            random = {key: values[index].numpy() for key, values in draws.items()}
-            assert (found[index] != SLOW[name](image, parameters, random)).sum() == 0, (name, severity, index)
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(8, 32, 32, 3), (2, 19, 33, 3), (2, 28, 28, 1), (8, 8, 8, 1)], ids=str)
 def test_blur_equals_the_slow_loop(name, shape):
     if name in catalogue.profile(shape[1:]).names:
         shape = (2, *shape[1:]) if name == "motion_blur" else shape
-        check_against_the_loop(name, shape)
+        cells.check_against_the_loop(SLOW[name], name, shape)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_blur_equals_the_slow_loop_at_64_px(name):
-    check_against_the_loop(name, (1, 64, 64, 3), (2, 4, 5) if name == "glass_blur" else (5,))
+    cells.check_against_the_loop(SLOW[name], name, (1, 64, 64, 3), (2, 4, 5) if name == "glass_blur" else (5,))
 
 
 @pytest.mark.parametrize("name", ["glass_blur", "defocus_blur", "zoom_blur"])
 def test_blur_equals_the_slow_loop_at_224_px(name):
     """A rectangle: the largest radius and delta, discs that fill their grid."""
-    check_against_the_loop(name, (1, 130, 150, 1), {"glass_blur": (5,), "defocus_blur": (4, 5)}.get(name, (1,)))
+    cells.check_against_the_loop(
+        SLOW[name], name, (1, 130, 150, 1), {"glass_blur": (5,), "defocus_blur": (4, 5)}.get(name, (1,))
+    )
 
 
 @pytest.mark.stress
@@ -134,7 +125,7 @@ def test_blur_equals_the_slow_loop_at_224_px(name):
 @pytest.mark.parametrize("shape", [(64, 8, 8, 1), (64, 32, 32, 3), (64, 19, 33, 3), (64, 64, 64, 3)], ids=str)
 def test_blur_equals_the_slow_loop_on_64_images(name, shape):
     if name in catalogue.profile(shape[1:]).names:
-        check_against_the_loop(name, shape)
+        cells.check_against_the_loop(SLOW[name], name, shape)
 
 
 # The reference's outputs, its draws made again and injected

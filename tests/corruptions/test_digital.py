@@ -12,7 +12,6 @@ from scipy import ndimage
 
 from mixcli.corruptions import catalogue, digital
 from mixcli.corruptions.parameters import PARAMETERS
-from mixcli.errors import UserError
 from tests.corruptions import cells, reference
 from tests.corruptions.cells import drawn, generated
 
@@ -122,28 +121,17 @@ SLOW = {"contrast": slow_contrast, "saturate": slow_saturate, "jpeg_compression"
         "elastic_transform": slow_elastic}  # fmt: skip
 
 
-def check_against_the_loop(name, shape, severities=catalogue.SEVERITIES):
-    images = reference.scenes(*shape)
-    for severity in severities:
-        draws = drawn(name, severity, torch.from_numpy(images))
-        found = catalogue.corrupt(name, torch.from_numpy(images), severity, draws).numpy()
-        parameters = catalogue.parameters(name, severity, shape[1:])
-        for index, image in enumerate(images):
-            random = {key: values[index].numpy() for key, values in draws.items()}
-            assert (found[index] != SLOW[name](image, parameters, random)).sum() == 0, (name, severity, index)
-
-
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(8, 32, 32, 3), (2, 19, 33, 3), (2, 28, 28, 1), (8, 8, 8, 1)], ids=str)
 def test_digital_equals_the_slow_loop(name, shape):
     if name in catalogue.profile(shape[1:]).names:
-        check_against_the_loop(name, shape)
+        cells.check_against_the_loop(SLOW[name], name, shape)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_digital_equals_the_slow_loop_at_64_and_150_px(name):
-    check_against_the_loop(name, (2, 64, 64, 3), (2, 5))
-    check_against_the_loop(name, (1, 150, 130, 3), (1, 4))
+    cells.check_against_the_loop(SLOW[name], name, (2, 64, 64, 3), (2, 5))
+    cells.check_against_the_loop(SLOW[name], name, (1, 150, 130, 3), (1, 4))
 
 
 @pytest.mark.stress
@@ -151,7 +139,7 @@ def test_digital_equals_the_slow_loop_at_64_and_150_px(name):
 @pytest.mark.parametrize("shape", [(64, 8, 8, 1), (64, 32, 32, 3), (64, 19, 33, 3), (64, 64, 64, 3)], ids=str)
 def test_digital_equals_the_slow_loop_on_64_images(name, shape):
     if name in catalogue.profile(shape[1:]).names:
-        check_against_the_loop(name, shape)
+        cells.check_against_the_loop(SLOW[name], name, shape)
 
 
 # The reference's outputs, its draws made again and injected
@@ -206,28 +194,6 @@ def test_an_elastic_jitter_or_strength_wrong_by_a_tenth_would_be_seen():
 
 
 # Laws and quirks
-
-
-@pytest.mark.parametrize("side", reference.SIDES)
-@pytest.mark.parametrize("name", NAMES)
-def test_bytes_do_not_depend_on_the_batch(name, side):
-    cells.check_batches(name, torch.from_numpy(reference.scenes(16, side, side)))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_images_and_draws_are_not_changed(name):
-    images = torch.from_numpy(reference.scenes(3, 32, 32))
-    draws = drawn(name, 4, images)
-    before = images.clone(), {key: values.clone() for key, values in draws.items()}
-    catalogue.corrupt(name, images, 4, draws)
-    assert torch.equal(images, before[0]) and all(torch.equal(draws[key], before[1][key]) for key in draws)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("severity", [0, -1, 6, 2.5, True])
-def test_other_severities_are_refused(name, severity):
-    with pytest.raises(UserError, match="severity"):
-        generated(name, severity, torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
 
 
 def test_saturate_turns_grey_reddish_where_saturation_is_added():

@@ -9,7 +9,6 @@ from scipy import ndimage
 
 from mixcli.corruptions import catalogue, spatter
 from mixcli.corruptions.parameters import PARAMETERS
-from mixcli.errors import UserError
 from tests.corruptions import cells, reference
 from tests.corruptions.cells import drawn, generated
 
@@ -110,30 +109,19 @@ def slow_equalised(values):
     return np.vectorize(table.get)(values)
 
 
-def check_against_the_loop(shape, severities=catalogue.SEVERITIES):
-    images = reference.scenes(*shape)
-    for severity in severities:
-        draws = drawn("spatter", severity, torch.from_numpy(images))
-        found = catalogue.corrupt("spatter", torch.from_numpy(images), severity, draws).numpy()
-        parameters = catalogue.parameters("spatter", severity, shape[1:])
-        for index, image in enumerate(images):
-            expected = slow_spatter(image, parameters, {"normal": draws["normal"][index].numpy()})
-            assert (found[index] != expected).sum() == 0, (severity, index)
-
-
 @pytest.mark.parametrize("shape", [(8, 32, 32, 3), (3, 19, 33, 3), (2, 64, 64, 3)], ids=str)
 def test_spatter_equals_the_slow_loop(shape):
-    check_against_the_loop(shape)
+    cells.check_against_the_loop(slow_spatter, "spatter", shape)
 
 
 def test_spatter_equals_the_slow_loop_at_150_px():
-    check_against_the_loop((1, 150, 130, 3), (1, 3, 5))
+    cells.check_against_the_loop(slow_spatter, "spatter", (1, 150, 130, 3), (1, 3, 5))
 
 
 @pytest.mark.stress
 @pytest.mark.parametrize("shape", [(64, 32, 32, 3), (64, 19, 33, 3), (64, 64, 64, 3)], ids=str)
 def test_spatter_equals_the_slow_loop_on_64_images(shape):
-    check_against_the_loop(shape)
+    cells.check_against_the_loop(slow_spatter, "spatter", shape)
 
 
 @reference.needs_outputs
@@ -164,17 +152,6 @@ def test_a_spatter_parameter_wrong_by_a_tenth_would_be_seen():
 
 
 # Laws and quirks
-
-
-@pytest.mark.parametrize("side", reference.SIDES)
-def test_bytes_do_not_depend_on_the_batch(side):
-    cells.check_batches("spatter", torch.from_numpy(reference.scenes(16, side, side)))
-
-
-@pytest.mark.parametrize("severity", [0, -1, 6, 2.5, True])
-def test_other_severities_are_refused(severity):
-    with pytest.raises(UserError, match="severity"):
-        generated("spatter", severity, torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
 
 
 def test_an_empty_layer_leaves_the_image_clean_and_is_counted():

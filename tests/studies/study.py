@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
-from mixcli import options
 from mixcli.engine.stopping import Stop
 from mixcli.studies import workers
 from mixcli.studies.design import Cell
@@ -48,8 +46,7 @@ class Here:
         while stop.kind is None and (cell := queue.take()) is not None:
             type(self).before(cell, stop)
             Here.ran.append(cell.name)
-            settings = options.flat(cell.job.settings) | {"device": "cpu"}
-            event = workers.cell({"settings": settings, "facts": asdict(cell.job.facts), "id": cell.job.run.id}, stop)
+            event = workers.cell(workers.task(cell, device="cpu"), stop)
             for line in event.pop("warnings", ()):
                 self.warn(line)
             if event["state"] != "busy":
