@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mixcli.settings import Method
 
-PIECE = 2**17  # numbers of an image tensor that fit the cache of a core, beside as many of another
+PIECE = 2**19  # numbers of an image tensor that fit the cache of a core, beside as many of another
 Form = Literal["any", "binary", "partial"]
 Place = Callable[[Tensor], Tensor]  # (B, C, H, W) partners -> what of them is mixed, of the same shape
 
@@ -83,12 +83,7 @@ class Mix:
         if self.weight is not None:
             return self.weight.mean(dim=(2, 3, 4), dtype=torch.float64).float()
         assert self.keep is not None
-        keep = _drawn_once(self.keep)
-        if self.form == "binary":  # sums of ones are exact in float32
-            mean = keep.sum(dim=(1, 2, 3)).double() / keep[0].numel()
-        else:
-            mean = keep.mean(dim=(1, 2, 3), dtype=torch.float64)
-        own = mean.float().expand(len(self.keep))
+        own = _means(_drawn_once(self.keep), self.form).expand(len(self.keep))
         return torch.stack([own, 1 - own])
 
     def images(self, rows: Tensor) -> Tensor:
@@ -110,7 +105,8 @@ class Mix:
         own, partner = work[: self.source.shape[1]], self.source[1]
         keep = _fit(_drawn_once(self.keep), own).to(own.dtype)
         if self.place is None and _is_plain(work):
-            return _mixed_in_pieces(work, partner, keep, self.form)
+            box = _rectangle(keep) if self.form == "binary" and len(keep) == 1 and work.ndim == 4 else None
+            return _mixed_in_pieces(work, partner, keep, self.form) if box is None else _pasted(work, partner, box)
         other = work[partner] if self.place is None else self.place(work[partner])
         mixed = other if self.form == "binary" else torch.lerp(other, own, keep)
         return mixed if self.form == "partial" else torch.where(keep == 1, own, mixed)
@@ -130,9 +126,20 @@ class Mix:
         if labels.is_floating_point():
             return (ratio * picked).sum(0)
         rows = torch.zeros(len(labels), classes, device=labels.device)
+        if len(picked) == 2:
+            return rows.scatter_add_(1, picked.T, ratio[:, :, 0].T)
         for share, label in zip(ratio, picked, strict=True):  # one source at a time: sums in one order, on any device
             rows.scatter_add_(1, label[:, None], share)
         return rows
+
+
+def _means(keep: Tensor, form: Form) -> Tensor:
+    """(n,) float32 of masks (n, 1, h, w): what the mean in float64 gives."""
+    if keep.shape[2:] == (1, 1):
+        return keep.flatten()
+    if form == "binary":  # sums of ones are exact in float32
+        return (keep.sum(dim=(1, 2, 3)).double() / keep[0].numel()).float()
+    return keep.mean(dim=(1, 2, 3), dtype=torch.float64).float()
 
 
 def _drawn_once(keep: Tensor) -> Tensor:
@@ -163,6 +170,23 @@ def _mixed_in_pieces(work: Tensor, partner: Tensor, keep: Tensor, form: Form) ->
         if form != "partial":
             own_bits, changed = own.view(whole), share.to(whole).sub_(1)  # no bit where keep is 1, every bit elsewhere
             other.view(whole).bitwise_xor_(own_bits).bitwise_and_(changed).bitwise_xor_(own_bits)
+    return mixed
+
+
+def _rectangle(keep: Tensor) -> tuple[slice, slice] | None:
+    """Rows and columns of the box of a mask (1, 1, H, W) that is 0 in one box and 1 outside; None for another mask."""
+    hole = keep[0, 0].numpy() == 0
+    rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    return box if hole[box].all() else None
+
+
+def _pasted(work: Tensor, partner: Tensor, box: tuple[slice, slice]) -> Tensor:
+    """The bits of `Mix._pairs` where all images share a box: only what is in it is taken from the partners."""
+    mixed = work[: len(partner)].clone()
+    mixed[:, :, *box] = torch.index_select(work[:, :, *box], 0, partner)
     return mixed
 
 

@@ -23,7 +23,7 @@ import torch
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
 from mixcli.mixing.masked import Masks
-from mixcli.sampling import Random
+from mixcli.sampling import Random, below
 from mixcli.settings import AGMix, GMix
 
 
@@ -35,7 +35,7 @@ def draw(settings: GMix, context: Context, random: Random) -> Mix:
 def masks(settings: GMix, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
     """Bumps whose nominal share is `share` (n,) of the image itself; see `Masks`."""
     rng, n = random.host, len(share)
-    y, x = rng.integers(0, size[0], n), rng.integers(0, size[1], n)
+    y, x = below(rng, [[size[0]], [size[1]]], (2, n))
     q, theta = np.zeros(n), np.zeros(n)
     scale = "gmix"
     if isinstance(settings, AGMix):
@@ -52,7 +52,7 @@ def masks(settings: GMix, share: np.ndarray, size: tuple[int, int], random: Rand
     parts = (-yy[:, None] * dy**2, -xx[:, None] * dx**2, dy, -2 * xy[:, None] * dx, height, offset)
     along_y, along_x, dy, across, height, offset = random.carry(*(part.astype(np.float32) for part in parts))
     exponent = torch.addcmul(along_y[:, :, None] + along_x[:, None, :], dy[:, :, None], across[:, None, :])
-    keep = exponent.exp_().mul_(height[:, None, None]).add_(offset[:, None, None])
+    keep = torch.addcmul(offset[:, None, None], height[:, None, None], exponent.exp_())
     return Masks(keep[:, None], share)
 
 

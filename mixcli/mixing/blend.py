@@ -28,8 +28,8 @@ def draw(settings: Blend, context: Context, random: Random) -> Mix:
 
 def masks(settings: Blend, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
     """The share itself, for every pixel; see `Masks`."""
-    (keep,) = random.carry(share.astype(np.float32))
-    return Masks(keep.view(-1, 1, 1, 1), share, "any" if (share.astype(np.float32) == 1).any() else "partial")
+    (keep,) = random.carry(share.astype(np.float32).reshape(-1, 1, 1, 1))
+    return Masks(keep, share, "any" if np.float32(share.max()) == 1 else "partial")
 
 
 def _many(settings: Blend, context: Context, random: Random) -> Mix:

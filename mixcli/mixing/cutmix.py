@@ -17,7 +17,7 @@ from torch import Tensor
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
 from mixcli.mixing.masked import Masks
-from mixcli.sampling import Random
+from mixcli.sampling import Random, below
 from mixcli.settings import CutMix
 
 Boxes = np.ndarray  # (n, 4) int64: top, bottom, left, right; bottom and right excluded
@@ -45,7 +45,7 @@ def _clipped(share: np.ndarray, height: int, width: int, rng: Generator) -> tupl
     """Centre uniform over pixels, sides floor(s H) and floor(s W), clipped at the borders: E ratio 0.70 at 32 px."""
     n, side = len(share), np.sqrt(1 - share)
     h, w = np.floor(side * height).astype(np.int64), np.floor(side * width).astype(np.int64)
-    y, x = rng.integers(0, height, n), rng.integers(0, width, n)
+    y, x = below(rng, [[height], [width]], (2, n))
     top, bottom = np.maximum(y - h // 2, 0), np.minimum(y + h // 2, height)
     left, right = np.maximum(x - w // 2, 0), np.minimum(x + w // 2, width)
     return np.stack([top, bottom, left, right], 1), share
@@ -68,7 +68,7 @@ def _minmax(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple
 def placed(h: np.ndarray, w: np.ndarray, height: int, width: int, rng: Generator) -> Boxes:
     """Boxes of h by w pixels, corner uniform over all places where they fit, the last row and column included."""
     h, w = h.astype(np.int64), w.astype(np.int64)
-    top, left = rng.integers(0, height - h + 1), rng.integers(0, width - w + 1)
+    top, left = below(rng, [height - h + 1, width - w + 1], (2, len(h)))
     return np.stack([top, top + h, left, left + w], 1)
 
 

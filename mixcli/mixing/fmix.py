@@ -44,20 +44,25 @@ def masks(settings: FMix, share: np.ndarray, size: tuple[int, int], random: Rand
     exact = share * pixels
     chance = exact % 1 if settings.variant == "paper" else np.where(exact % 1 > 0, 0.5, 0.0)
     kept = np.floor(exact) + (random.host.random(n) < chance)
-    soft = np.minimum(settings.softness, np.minimum(share, 1 - share)) * pixels
-    (numbers,) = random.carry(np.stack([kept, soft]))
-    kept, soft = numbers.view(2, n, 1)
-    keep = _highest(field.view(n, pixels), kept, soft, settings.softness > 0).view(n, 1, *size)
-    return Masks(keep, share, "any" if settings.softness > 0 else "binary")
+    field = field.view(n, pixels)
+    if settings.softness > 0:
+        soft = np.minimum(settings.softness, np.minimum(share, 1 - share)) * pixels
+        keep = _fading(field, *random.carry(kept[:, None], soft[:, None]))
+    else:
+        keep = _highest(field, *random.carry(kept.astype(np.int64)[:, None]))
+    return Masks(keep.view(n, 1, *size), share, "any" if settings.softness > 0 else "binary")
 
 
-def _highest(field: Tensor, kept: Tensor, soft: Tensor, fades: bool) -> Tensor:
-    """(n, pixels) float32: 1 at the `kept` highest values; ranks kept - soft .. kept + soft fall from 1 to 0."""
-    if fades:
-        rank = field.argsort(1, descending=True).argsort(1)
-        return ((kept + soft - rank - 0.5) / (2 * soft).clamp(min=1e-9)).clamp(0, 1).float()
-    edge = torch.where(kept > 0, _kth_highest(field, kept.long().clamp(min=1)), torch.inf)
-    return field.ge_(edge)
+def _fading(field: Tensor, kept: Tensor, soft: Tensor) -> Tensor:
+    """(n, pixels) float32: the ranks kept - soft .. kept + soft, both (n, 1), fall from 1 to 0."""
+    rank = field.argsort(1, descending=True).argsort(1)
+    return ((kept + soft - rank - 0.5) / (2 * soft).clamp(min=1e-9)).clamp(0, 1).float()
+
+
+def _highest(field: Tensor, kept: Tensor) -> Tensor:
+    """(n, pixels) float32, in the place of `field`: 1 at the `kept` (n, 1) int64 highest values, else 0."""
+    edge = _kth_highest(field, kept.clamp(min=1))
+    return field.ge_(edge.masked_fill_(kept == 0, torch.inf))
 
 
 def _kth_highest(field: Tensor, k: Tensor) -> Tensor:
@@ -82,13 +87,9 @@ def _selected(field: Tensor, k: Tensor) -> Tensor:
 
 
 def _paper(settings: FMix, n: int, size: tuple[int, int], random: Random) -> Tensor:
-    """(n, H, W): real and imaginary part are independent fields, so each complex draw serves two masks."""
-    amplitude, down, across = _spectrum(size, settings.decay, random.device)
-    noise = random.field((-(-n // 2), *amplitude.shape), "normal")
-    rows = (noise * amplitude @ across).view(
-        len(noise), -1, size[1]
-    )  # the inverse DFT as two products of real matrices
-    return (down @ rows).view(-1, *size)[:n]
+    """(n, H, W): waves weighed by real and independent normals, which is the law of the complex sum's real part."""
+    amplitude, down, across = _waves(size, settings.decay, random.device)
+    return down @ (random.field((n, *amplitude.shape), "normal") * amplitude @ across)
 
 
 def _reference(settings: FMix, n: int, size: tuple[int, int], random: Random) -> Tensor:
@@ -108,30 +109,36 @@ def _reference(settings: FMix, n: int, size: tuple[int, int], random: Random) ->
 
 
 @lru_cache(maxsize=16)
-def _spectrum(size: tuple[int, int], decay: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """The amplitudes f^-decay (h, 2w) of the w by h frequencies that matter, and their waves (2H, 2h) and (2w, 2W).
+def _waves(size: tuple[int, int], decay: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Amplitudes f^-decay (h, w) of the products of h waves along the height (H, h) and w along the width (w, W).
 
-    A complex number is two neighbours in a row, a complex wave a rotation of two of them; the result's real parts come
-    first. Left out are the highest frequencies, as many as together hold less than `NEGLIGIBLE` of the variance.
+    Left out are the highest frequencies, as many as together hold less than `NEGLIGIBLE` of the variance.
     """
-    fy, fx = np.fft.fftfreq(size[0]), np.fft.fftfreq(size[1])
-    amplitude = (np.maximum(np.hypot(fy[:, None], fx[None, :]), 1 / max(size)) * max(size)) ** -decay
+    (fy, down), (fx, across) = (_cosines_and_sines(side) for side in size)
+    amplitude = np.maximum(np.hypot(fy[:, None], fx[None, :]) * max(size), 1) ** -decay
     power = amplitude**2
     power[0, 0] = 0  # a constant moves no threshold
-    for limit in np.unique(np.abs(np.concatenate([fy, fx]))):
-        rows, columns = np.abs(fy) <= limit, np.abs(fx) <= limit
+    for limit in np.unique(np.concatenate([fy, fx])):
+        rows, columns = fy <= limit, fx <= limit
         if power[rows][:, columns].sum() >= (1 - NEGLIGIBLE) * power.sum():
             break
-    y, x = (2 * np.pi * np.outer(f, np.arange(side)) for f, side in ((fy[rows], size[0]), (fx[columns], size[1])))
-    kept = np.repeat(amplitude[rows][:, columns], 2, 1), _rotations(y).T, _rotations(x)
+    kept = amplitude[rows][:, columns], down[rows].T, across[columns]
     amplitude, down, across = (torch.from_numpy(a.astype(np.float32)).to(device) for a in kept)
     return amplitude, down, across
 
 
-def _rotations(angle: np.ndarray) -> np.ndarray:
-    """(2w, 2W) out of (w, W): what e^(i angle) does to a complex number, its parts being two neighbouring rows."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    return np.stack([np.hstack([cos, sin]), np.hstack([-sin, cos])], 1).reshape(2 * len(angle), -1)
+def _cosines_and_sines(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies (side,) from 0 up, in cycles per pixel, and their waves (side, side) over the pixels.
+
+    Orthogonal, of mean square 1: k and -k cycles are a cosine and a sine; without a partner are only the constant and,
+    on an even side, the wave of two pixels.
+    """
+    cycles = (np.arange(side) + 1) // 2
+    angle = 2 * np.pi * cycles[:, None] * np.arange(side) / side
+    waves = np.where((np.arange(side) % 2 == 1)[:, None], np.cos(angle), np.sin(angle))
+    waves[0] = 1
+    alone = (cycles == 0) | (2 * cycles == side)
+    return cycles / side, waves * np.where(alone, 1.0, np.sqrt(2))[:, None]
 
 
 FIELDS = {"paper": _paper, "reference": _reference}

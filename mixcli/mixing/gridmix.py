@@ -14,7 +14,7 @@ import numpy as np
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
 from mixcli.mixing.masked import Masks
-from mixcli.sampling import Random
+from mixcli.sampling import Random, below
 from mixcli.settings import GridMix
 
 
@@ -40,7 +40,7 @@ def grids(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: R
     aspect = np.exp(rng.uniform(narrowest, widest, n))
     height = np.clip(np.rint(np.sqrt(area / aspect)), 1, size[0]).astype(np.int64)
     width = np.clip(np.rint(np.sqrt(area * aspect)), 1, size[1]).astype(np.int64)
-    top, left = rng.integers(0, size[0] - height + 1), rng.integers(0, size[1] - width + 1)
+    top, left = below(rng, [size[0] - height + 1, size[1] - width + 1], (2, n))
     patch = np.maximum(1, -(-width // cells))
     hole = np.rint(patch * np.sqrt(1 - share)).astype(np.int64)
     return np.stack([top, left, height, width, patch, hole])

@@ -88,7 +88,8 @@ def _kept_whole(masks: Masks, alone: np.ndarray, random: Random) -> tuple[Tensor
     return keep, "binary" if masks.form == "binary" else "any"
 
 
-def outside(in_rows: np.ndarray, in_columns: np.ndarray, random: Random) -> Tensor:
-    """(n, H) and (n, W) bool -> (n, 1, H, W) float32 on the device: 0 where both hold, 1 elsewhere."""
-    rows, columns = random.carry(in_rows.astype(np.float32), in_columns.astype(np.float32))
-    return 1 - rows[:, None, :, None] * columns[:, None, None, :]
+def outside(rows: np.ndarray, columns: np.ndarray, random: Random) -> Tensor:
+    """(n, H) and (n, W), what the partner has of each -> (n, 1, H, W) float32 on the device: 1 - their product."""
+    down, across = random.carry(rows.astype(np.float32), columns.astype(np.float32))
+    whole = torch.ones((), device=random.device)
+    return torch.addcmul(whole, down[:, None, :, None], across[:, None, None, :], value=-1)

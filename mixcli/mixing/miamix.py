@@ -113,14 +113,14 @@ def _masks(settings: MiAMix, layers: Layers, size: tuple[int, int], random: Rand
     share, method = layers.share.ravel(), np.where(layers.used, layers.method, -1).ravel()
     keep = torch.ones((share.size, 1, *size), device=random.device)
     mixings = settings.mixings
-    hard = [place for place, mixing in enumerate(mixings) if mixing.name in settings.augmented]
+    hard = np.array([mixing.name in settings.augmented for mixing in mixings] + [False])  # the last: not used
     with torch.autocast(random.device.type, enabled=False):
         for place, mixing in enumerate(mixings):
             slots = np.flatnonzero(method == place)
             if len(slots):
                 (at,) = random.carry(slots)
                 keep.index_copy_(0, at, _drawn_by(mixing, 1 - share[slots], size, random).expand(-1, -1, *size))
-        _augment(settings, keep, np.flatnonzero(np.isin(method, hard)), random)
+        _augment(settings, keep, np.flatnonzero(hard[method]), random)
     return keep.view(*layers.share.shape, *size)
 
 
@@ -145,34 +145,41 @@ def _merged(settings: MiAMix, keep: Tensor, layers: Layers, random: Random) -> T
 def _augment(settings: MiAMix, masks: Tensor, slots: np.ndarray, random: Random) -> None:
     """Of masks (n, 1, H, W), those in `slots`: smooths some and rotates and shears some, each by draws of its own."""
     rng, n = random.host, len(slots)
-    blur = np.where(rng.random(n) < settings.p_smooth, rng.choice([3, 5], n), 0)
-    bent = rng.random(n) < settings.p_affine
+    blurred, wide, bent = rng.random((3, n)) < np.array([[settings.p_smooth], [0.5], [settings.p_affine]])
     angle, slant = (np.radians(rng.uniform(-most, most, n)) for most in (settings.rotation, settings.shear))
-    three, five, turned = random.carry(slots[blur == 3], slots[blur == 5], slots[bent])
-    masks.index_copy_(0, three, smoothed(masks[three], 3))
-    masks.index_copy_(0, five, smoothed(masks[five], 5))
+    five, three = slots[blurred & wide], slots[blurred & ~wide]
+    blunt, turned = random.carry(np.concatenate([five, three]), slots[bent])
+    masks.index_copy_(0, blunt, smoothed(masks[blunt], len(five)))
     masks.index_copy_(0, turned, rotated(masks[turned], angle[bent], slant[bent], random))
 
 
-def smoothed(masks: Tensor, side: int) -> Tensor:
-    """(n, 1, H, W), each pixel the mean over the square of odd `side` around it, as far as there are pixels."""
-    total = _window_sums(_window_sums(masks, side, 3), side, 2)
-    return (total / _window_sizes(masks.shape[2:], side, masks.device)).clamp(0, 1)
+def smoothed(masks: Tensor, wide: int) -> Tensor:
+    """(n, 1, H, W), each pixel the mean over the square around it, as far as there are pixels.
+
+    The square's side is 5 for the first `wide` masks, 3 for the others.
+    """
+    total = _window_sums(_window_sums(masks, wide, 3), wide, 2)
+    for part, side in ((total[:wide], 5), (total[wide:], 3)):
+        part.div_(_window_sizes(masks.shape[2:], side, masks.device))
+    return total.clamp_(0, 1)
 
 
 @lru_cache(maxsize=32)
 def _window_sizes(size: tuple[int, int], side: int, device: torch.device) -> Tensor:
     """(H, W): the pixels in the window around each."""
-    return _window_sums(_window_sums(torch.ones(size, device=device), side, 1), side, 0)
+    one = torch.ones(1, 1, *size, device=device)
+    return _window_sums(_window_sums(one, side // 5, 3), side // 5, 2)[0, 0]
 
 
-def _window_sums(masks: Tensor, side: int, dim: int) -> Tensor:
-    """Of the same shape, each the sum over the `side` places around it along `dim`, as far as there are places."""
-    total, length = masks.clone(), masks.shape[dim]
-    for offset in range(1, min(side // 2 + 1, length)):
-        rest = length - offset
-        total.narrow(dim, offset, rest).add_(masks.narrow(dim, 0, rest))
-        total.narrow(dim, 0, rest).add_(masks.narrow(dim, offset, rest))
+def _window_sums(masks: Tensor, wide: int, dim: int) -> Tensor:
+    """Of the same shape: sums over the neighbours along `dim`, two on each side in the first `wide` masks, else one."""
+    total = masks.clone()
+    for offset, count in ((1, len(masks)), (2, wide)):
+        rest = masks.shape[dim] - offset
+        if rest > 0 and count > 0:
+            added, own = total[:count], masks[:count]
+            added.narrow(dim, offset, rest).add_(own.narrow(dim, 0, rest))
+            added.narrow(dim, 0, rest).add_(own.narrow(dim, offset, rest))
     return total
 
 
@@ -184,9 +191,17 @@ def rotated(masks: Tensor, angle: np.ndarray, slant: np.ndarray, random: Random)
     if not len(masks):
         return masks
     height, width = masks.shape[2:]
-    cos, sin, tan = np.cos(angle), np.sin(angle), np.tan(slant)
-    zero, slim = np.zeros_like(cos), height / width  # places are counted in half images from the middle
-    entries = np.stack([cos, (cos * tan - sin) * slim, zero, sin / slim, sin * tan + cos, zero], 1)
-    (matrix,) = random.carry(entries.astype(np.float32))
-    where = F.affine_grid(matrix.view(-1, 2, 3), list(masks.shape), align_corners=False)
-    return F.grid_sample(masks, where, mode="bilinear", padding_mode="border", align_corners=False).clamp(0, 1)
+    cos, sin, tan, slim = np.cos(angle), np.sin(angle), np.tan(slant), height / width
+    # Places are counted in half images from the middle, across and down.
+    entries = np.stack([cos, (cos * tan - sin) * slim, sin / slim, sin * tan + cos], 1)
+    (turn,) = random.carry(entries.astype(np.float32))
+    where = (turn.view(-1, 2) @ _places((height, width), masks.device)).view(len(masks), 2, height, width)
+    found = F.grid_sample(masks, where.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False)
+    return found.clamp_(0, 1)
+
+
+@lru_cache(maxsize=16)
+def _places(size: tuple[int, int], device: torch.device) -> Tensor:
+    """(2, H*W) float32: how far each pixel lies from the middle, across and down, in half images."""
+    down, across = (torch.arange(1 - side, side, 2, device=device) / side for side in size)
+    return torch.stack([across.expand(size).flatten(), down[:, None].expand(size).flatten()])

@@ -13,7 +13,7 @@ import numpy as np
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
 from mixcli.mixing.masked import Masks
-from mixcli.sampling import Random
+from mixcli.sampling import Random, below
 from mixcli.settings import SmoothMix
 
 
@@ -26,8 +26,7 @@ def masks(settings: SmoothMix, share: np.ndarray, size: tuple[int, int], random:
     """Bumps with centre and width of their own, whatever the share; see `Masks`."""
     rng, n = random.host, len(share)
     sigma = rng.uniform(*settings.spread, n) * min(size)
-    centre = rng.integers(0, size[0], n), rng.integers(0, size[1], n)
+    centre = below(rng, [[size[0]], [size[1]]], (2, n))
     sides = [np.exp(-((np.arange(side) - c[:, None]) ** 2) / (2 * sigma[:, None] ** 2))
              for side, c in zip(size, centre, strict=True)]  # fmt: skip
-    rows, columns = random.carry(*(values.astype(np.float32) for values in sides))
-    return Masks(1 - rows[:, None, :, None] * columns[:, None, None, :], np.full(n, np.nan))
+    return Masks(masked.outside(*sides, random), np.full(n, np.nan))

@@ -159,7 +159,7 @@ def _cell(chosen: Sequence[Mixing], inputs: Inputs, rounds: int, until: float) -
     few = min(PILOT, batch)
     cost = {key: _pilot(form, few, clock) for key, form in forms.items()}  # seconds per image
     level = _level([cost[key] * batch for key in forms], (until - time.perf_counter()) / rounds)
-    turns = {key: _turn(form, cost[key], batch, level) for key, form in forms.items()}
+    turns = {key: _turn(form, cost[key], batch, level, clock) for key, form in forms.items()}
     timed: dict[tuple[int, str], list[Timed]] = {key: [] for key in turns}
     for number in range(rounds):
         if number >= ROUNDS and time.perf_counter() > until:
@@ -179,11 +179,14 @@ def _pilot(form: Form, images: int, clock: Clock) -> float:
     return form(images, 1, clock, True) / images
 
 
-def _turn(form: Form, cost: float, batch: int, level: float) -> Turn:
-    """The whole batch if a call of it costs no more than `level` seconds, else as many images as that pays for."""
+def _turn(form: Form, cost: float, batch: int, level: float, clock: Clock) -> Turn:
+    """The whole batch if a call of it costs no more than `level` seconds, else as many images as that pays for.
+
+    How often it is called, one call of so many images tells: per image it is cheaper than the pilot's.
+    """
     affordable = max(FEWEST, int(level / cost) // 2 * 2) if cost * batch > level else batch
     images = min(batch, affordable)
-    return Turn(form, images, max(1, round(TURN / (cost * images))))
+    return Turn(form, images, max(1, round(TURN / form(images, 2, clock, True))))
 
 
 def _level(costs: Sequence[float], total: float) -> float:

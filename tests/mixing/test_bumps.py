@@ -11,7 +11,7 @@ import torch
 from mixcli.errors import UserError
 from mixcli.mix import Context
 from mixcli.mixing import agmix, smoothmix
-from mixcli.sampling import Random
+from mixcli.sampling import Random, below
 from mixcli.settings import AGMix, GMix, SmoothMix
 
 TABLE = [
@@ -50,7 +50,7 @@ def test_no_tilt_is_gmix_exactly():
     share = np.linspace(0.01, 0.99, 40)
     for scale in ("area", "gmix"):
         rng = Random(0, "mix").host
-        y, x = rng.integers(0, 32, 40), rng.integers(0, 32, 40)
+        y, x = below(rng, 32, (2, 40))
         s = np.minimum(share, 1 - share)
         p = np.arange(32)
         d2 = (p[None, :, None] - y[:, None, None]) ** 2 + (p[None, None, :] - x[:, None, None]) ** 2
@@ -101,7 +101,7 @@ def test_smoothmix_has_the_computed_mean_share_and_no_ratio_to_draw():
 def test_smoothmix_equals_a_loop_over_pixels():
     rng = Random(0, "mix").host
     sigma = rng.uniform(0.25, 0.5, 3) * 5
-    y, x = rng.integers(0, 5, 3), rng.integers(0, 9, 3)
+    y, x = below(rng, [[5], [9]], (2, 3))
     found = smoothmix.masks(SmoothMix(), np.full(3, np.nan), (5, 9), Random(0, "mix")).keep
     for i in range(3):
         for row in range(5):

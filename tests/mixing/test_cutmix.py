@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from mixcli.errors import UserError
-from mixcli.mix import Context
+from mixcli.mix import Context, Mix
 from mixcli.mixing import cutmix
 from mixcli.sampling import Random, beta
 from mixcli.settings import CutMix
@@ -88,3 +88,16 @@ def test_ledger_18_centres_of_different_images_are_uncorrelated():
 def test_minmax_refuses_alpha():
     with pytest.raises(UserError, match="alpha"):
         CutMix(box="minmax", alpha=1.0)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [((2, 6), (1, 9)), ((0, 7), (0, 9)), ((0, 0), (0, 0)), ((6, 7), (8, 9))])
+def test_one_box_for_the_batch_is_pasted_with_the_bits_of_a_choice_by_pixel(rows, columns):
+    images = torch.randn(4, 3, 7, 9, generator=torch.Generator().manual_seed(0))
+    images[1, :, 3] = torch.nan
+    keep = torch.ones(1, 1, 7, 9)
+    keep[:, :, slice(*rows), slice(*columns)] = 0
+    source = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+    for mask in (keep, torch.where(keep == 0, torch.eye(7, 9)[None, None], keep)):  # a box, and a mask that is none
+        mixed = Mix(source, keep=mask.expand(4, -1, -1, -1), form="binary").images(images)
+        expected = torch.where(mask == 1, images, images[source[1]])
+        assert torch.equal(mixed.view(torch.int32), expected.view(torch.int32))

@@ -61,19 +61,26 @@ def amplitudes(size: tuple[int, int], decay: float) -> torch.Tensor:
 @pytest.mark.parametrize("decay", [0.0, 1.5, 3.0])
 def test_the_frequencies_left_out_hold_less_than_a_ten_thousandth_of_the_variance(size, decay):
     whole = amplitudes(size, decay).double() ** 2
-    amplitude, down, across = fmix._spectrum(size, decay, torch.device("cpu"))
-    kept = (amplitude[:, ::2].double() * max(size) ** decay) ** 2
+    amplitude, down, across = fmix._waves(size, decay, torch.device("cpu"))
+    kept = (amplitude.double() * max(size) ** decay) ** 2
     whole[0, 0] = kept[0, 0] = 0
     assert kept.sum() >= (1 - 1e-4) * whole.sum() * (1 - 1e-6)
     assert decay > 0 or kept.shape == size  # white noise has nothing to leave out
     assert decay < 3 or min(size) < 16 or kept.numel() < 0.4 * whole.numel()
 
 
-def test_the_field_is_the_inverse_transform_of_the_spectrum():
-    field = fmix._paper(FMix(decay=0), 2, (6, 8), Random(0, "mix"))
-    noise = torch.view_as_complex(Random(0, "mix").field((1, 6, 16), "normal").view(1, 6, 8, 2))
-    expected = torch.view_as_real(torch.fft.ifft2(noise, norm="forward"))[0]
-    assert torch.allclose(field, expected.permute(2, 0, 1), atol=1e-5)
+@pytest.mark.parametrize("size", [(6, 8), (5, 4), (1, 7), (2, 3)])
+@pytest.mark.parametrize("decay", [0.0, 3.0])
+def test_the_field_has_the_covariance_of_the_inverse_transform_of_complex_noise(size, decay):
+    """Gaussian both, so this is their whole law: C(d) = sum over the full grid of amplitude^2 cos(2 pi f d)."""
+    amplitude, down, across = (a.double() for a in fmix._waves(size, decay, torch.device("cpu")))
+    field = torch.einsum("yi,ij,jx->yxij", down, amplitude, across).reshape(size[0] * size[1], -1)
+    y, x = (torch.arange(side, dtype=torch.float64) for side in size)
+    apart = torch.fft.ifft2(amplitudes(size, decay).double() ** 2, norm="forward").real
+    dy = (y[:, None, None, None] - y[:, None]).long() % size[0]
+    dx = (x[:, None, None] - x).long() % size[1]
+    expected = apart[dy, dx].reshape(len(field), -1) * max(size) ** (-2 * decay)
+    assert torch.allclose(field @ field.T, expected, rtol=0, atol=2e-4 * float(expected.max()))
 
 
 def test_the_edge_is_the_kth_highest_value_of_each_row():
