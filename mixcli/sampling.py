@@ -97,6 +97,9 @@ def dirichlet(rng: Generator, concentrations: np.ndarray) -> np.ndarray:
 
     Gamma(a) is Gamma(a + 1) U^(1/a), taken as a logarithm: at small concentrations gammas themselves vanish.
     """
+    if not ((0 < concentrations) & (concentrations < 1)).any():
+        weights = rng.standard_gamma(concentrations)
+        return weights / weights.sum(1, keepdims=True)
     with np.errstate(divide="ignore"):
         boost = np.log(rng.random(concentrations.shape)) / concentrations  # -inf where the concentration is 0
     logs = np.log(rng.standard_gamma(concentrations + 1)) + boost

@@ -91,5 +91,4 @@ def _kept_whole(masks: Masks, alone: np.ndarray, random: Random) -> tuple[Tensor
 def outside(rows: np.ndarray, columns: np.ndarray, random: Random) -> Tensor:
     """(n, H) and (n, W), what the partner has of each -> (n, 1, H, W) float32 on the device: 1 - their product."""
     down, across = random.carry(rows.astype(np.float32), columns.astype(np.float32))
-    whole = torch.ones((), device=random.device)
-    return torch.addcmul(whole, down[:, None, :, None], across[:, None, None, :], value=-1)
+    return (down[:, None, :, None] * across[:, None, None, :]).neg_().add_(1)

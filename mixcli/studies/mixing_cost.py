@@ -52,7 +52,8 @@ CHANNELS, CLASSES = 3, 100
 PILOT = 16  # images of the first calls, which warm up and tell about how long a turn will take
 FEWEST = 4  # images of a turn, whatever it costs; even, since timm takes nothing else
 ROUNDS = 3  # turns that a form has at least, where the time runs out
-TURN = 0.02  # seconds that a turn lasts at least: cheap forms are called several times
+TURN = 0.05  # seconds that a turn lasts at least: cheap forms are called many times
+WARM = 3  # calls before one tells how long a call takes: the caches are full of another form's work, memory is new
 
 Timed = tuple[float, float]  # seconds of drawing the masks, NaN where they are not drawn apart; seconds in all
 Form = Callable[[int, int, Clock, bool], float]  # (images, number of the call, clock, with applying) -> its seconds
@@ -146,7 +147,8 @@ class Turn:
     calls: int
 
     def take(self, number: int, clock: Clock) -> Timed:
-        """Seconds per image, of drawing and in all."""
+        """Seconds per image, of drawing and in all; one call before them finds the caches full of another form's work."""
+        self.form(self.images, number, clock, True)
         numbers = range(number * self.calls, (number + 1) * self.calls)
         drawn, whole = (sum(self.form(self.images, k, clock, apply) for k in numbers) for apply in (False, True))
         return drawn / (self.calls * self.images), whole / (self.calls * self.images)
@@ -182,11 +184,14 @@ def _pilot(form: Form, images: int, clock: Clock) -> float:
 def _turn(form: Form, cost: float, batch: int, level: float, clock: Clock) -> Turn:
     """The whole batch if a call of it costs no more than `level` seconds, else as many images as that pays for.
 
-    How often it is called, one call of so many images tells: per image it is cheaper than the pilot's.
+    How often it is called, a warm call of so many images tells: per image it is cheaper than the pilot's.
     """
     affordable = max(FEWEST, int(level / cost) // 2 * 2) if cost * batch > level else batch
     images = min(batch, affordable)
-    return Turn(form, images, max(1, round(TURN / form(images, 2, clock, True))))
+    if cost * images >= TURN:
+        return Turn(form, images, 1)
+    seconds = min(form(images, number, clock, True) for number in range(WARM))
+    return Turn(form, images, max(1, round(TURN / seconds)))
 
 
 def _level(costs: Sequence[float], total: float) -> float:

@@ -97,9 +97,9 @@ def test_what_is_too_dear_takes_fewer_images():
     level = mixing_cost._level([1.0, 2.0, 9.0, 30.0], 13.0)
     assert level == 5.0 and sum(min(cost, level) for cost in (1.0, 2.0, 9.0, 30.0)) == 13.0
     assert mixing_cost._level([1.0, 2.0], 4.0) == math.inf and mixing_cost._level([1.0], -1.0) == 0
-    costs = (0.1, lambda images, *_: 0.1 * images), (1e-4, lambda *_: 1e-4)  # a pilot's cost, and a call's
+    costs = (0.1, lambda images, *_: 0.1 * images), (1e-4, lambda *_: 1e-4)  # the cost an image in a pilot; of a call
     dear, cheap = (mixing_cost._turn(form, cost, 128, 5.0, float) for cost, form in costs)
-    assert (dear.images, dear.calls) == (50, 1) and (cheap.images, cheap.calls) == (128, 200)
+    assert (dear.images, dear.calls) == (50, 1) and (cheap.images, cheap.calls) == (128, 500)
 
 
 def test_an_unknown_mixing_is_refused():
