@@ -394,6 +394,9 @@ def ablate(
     ] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="the study's small form, for a CPU")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, hours and power; create nothing")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="for --dry-run: time some steps where no run tells how long they take")
+    ] = False,
     status: Annotated[bool, typer.Option("--status", help="how far the cells are")] = False,
     report: Annotated[bool, typer.Option("--report", help="write and print the tables again; run nothing")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="start failed cells again")] = False,
@@ -435,6 +438,8 @@ def ablate(
         raise UserError("usage", "--engine", "unknown", got=engine, expected="local or ray")
     if engine == "local" and address is not None:
         raise UserError("usage", "--address", "is for --engine ray")
+    if measure and not dry_run:
+        raise UserError("usage", "--measure", "is for --dry-run")
     seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
     if typed.get("device") is not None:
         raise UserError("usage", "--device", "a study has several", hint="Give --devices")
@@ -452,7 +457,7 @@ def ablate(
 
         slots = workers.slots(devices, per, found.fields.threads)
         if dry_run:
-            return _forecast(ablation.forecast(found, slots))
+            return _forecast(ablation.forecast(found, slots, measure, reporter.note))
         failures: list[workers.Ended] = []
         if not report:
             kept = ablation.keep_plan(found, folder, extend)

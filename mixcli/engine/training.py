@@ -132,14 +132,14 @@ class Training:
         batches = self.order(epoch)
         for k in range(self.state.step % self.steps, self.steps):
             self._check_stop()
-            self._step(*batches.step(k))
+            self.step(*batches.step(k))
             self.state.progress.seconds = time.perf_counter() - begun
             self.reporter.step(self.state.step, self.total)
             if self.settings.save_every and self.state.step % self.settings.save_every == 0 and k + 1 < self.steps:
                 self._save()
         self._close_epoch(epoch + 1)
 
-    def _step(self, rows: np.ndarray, added: int) -> None:
+    def step(self, rows: np.ndarray, added: int) -> None:
         """One update. Nothing here waits for a GPU."""
         plan, batch = self.plan(rows, added), self.batch(rows)
         self._seed_dropout()

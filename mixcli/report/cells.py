@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -40,13 +40,39 @@ def _told(found: Mapping[str, Any]) -> Sequence[str]:
     against = f"each arm against {comparison['baseline']}" if isinstance(pairs, str) else f"{len(pairs)} planned pairs"
     select, wall = comparison["select"].replace("_", " "), found["wall_hours"]
     lines.append(f"compared: {comparison['metric']} ({select}), {comparison['test']} test, {against}")
-    lines.append(f"{devices}; time unknown" if wall is None else f"{devices}; about {_hours(wall)} in all")
+    lines.append(f"{devices}; {'time unknown' if wall is None else f'about {_hours(wall)} of training steps in all'}")
+    lines += _basis(found)
     power = found["power"]
     seen = [f"{gap['gap']:.2f} points in {_percent(gap['power'])}, {gap['runs_for_80']} runs for 80 %"
             for gap in power["gaps"]]  # fmt: skip
     lines.append(f"power with {power['runs_per_arm']} runs per arm, if the SD of {power['of']} is "
                  f"{power['assumed_sd']} points: {'; '.join(seen)}")  # fmt: skip
     return [*lines, "nothing was started"]
+
+
+def _basis(found: Mapping[str, Any]) -> Iterator[str]:
+    """The disk that the cells will take, and from what time and disk are known."""
+    if not found["to_do"]:
+        return
+    if found["bytes"] is not None:
+        yield f"disk: about {_bytes(found['bytes'])} of checkpoints for the cells to do"
+    unknown = [word for word, key in (("time", "hours"), ("disk", "bytes")) if found[key] is None]
+    like = "runs of the same net, data set and method"
+    if unknown:
+        yield f"{' and '.join(unknown)} unknown: no finished {like}; --measure times 20 steps after 5"
+    elif found["measured"]:
+        yield f"measured: 20 steps after 5, and a checkpoint, of {', '.join(found['measured'])}; others: finished {like}"
+    else:
+        yield f"time and disk as of finished {like}"
+
+
+def _bytes(number: float) -> str:
+    """A size in the unit that fits."""
+    for unit in ("kB", "MB", "GB"):
+        number /= 1000
+        if number < 999.5 or unit == "GB":
+            return f"{number:.3g} {unit}" if number < 100 else f"{number:.0f} {unit}"
+    raise AssertionError
 
 
 def _percent(share: float | None) -> str:

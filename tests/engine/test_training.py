@@ -55,7 +55,7 @@ def test_a_row_logs_the_rate_that_its_last_update_used(tmp_path):
 def test_ema_is_the_running_average_it_claims_to_be(tmp_path):
     made = harness.training(tmp_path, harness.settings(ema=0.8, epochs=1))
     average = None
-    original = made._step
+    original = made.step
 
     def step(rows, added):
         nonlocal average
@@ -63,7 +63,7 @@ def test_ema_is_the_running_average_it_claims_to_be(tmp_path):
         now = made.state.net.head.weight.detach().clone()
         average = now if average is None else 0.8 * average + 0.2 * now
 
-    made._step = step
+    made.step = step
     with made.machine.session():
         result = made.go()
     assert torch.allclose(made.state.ema.module.head.weight, average, atol=1e-6)
@@ -213,10 +213,10 @@ def test_gpu_a_run_repeats_its_bits_and_never_waits_in_a_step(tmp_path, method):
     quiet = harness.training(tmp_path / "3", train)
     rows = torch.arange(20).numpy()
     with quiet.machine.session():
-        quiet._step(rows, 0)
+        quiet.step(rows, 0)
         quiet.state.step = 1  # a step at which the flag is not read
         torch.cuda.set_sync_debug_mode("error")
         try:
-            quiet._step(rows, 0)
+            quiet.step(rows, 0)
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -112,6 +112,7 @@ TYPED = [
     ("small.toml --stop-after 3x", "--stop-after: not a duration; got 3x"),
     ("small.toml --engine slurm", "--engine: unknown; got slurm, expected local or ray"),
     ("small.toml --runs small.toml", "small.toml: not a writable directory"),
+    ("small.toml --measure", "--measure: is for --dry-run"),
     ("--axis alpha --method mixup", "--axis: not an axis; got alpha, expected KEY=V1,V2"),
     ("--axis alpha= --method mixup", "--axis alpha: no values"),
     ("--axis alpha=1,2 --axis alpha=3 --method mixup", "--axis alpha: given twice"),
