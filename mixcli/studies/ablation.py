@@ -157,15 +157,15 @@ def check_plan(design: Design, folder: Path, extend: bool = False) -> Kept | Non
 def keep_plan(design: Design, folder: Path, extend: bool = False) -> Kept:
     """Writes the plan once, or compares it with the one there. Raises UserError like `check_plan`."""
     path, document = folder / "plan.json", design.document()
-    content: dict[str, Any] = {**document, "changes": []}
+    content: dict[str, Any] = {**document, "changes": [], "late": _ended_before(design)}
     if read_plan(folder) is None and _create(path, as_json(content, indent=2)):
-        return Kept(content, "")
+        return Kept(content, _post_hoc(content))
     kept, before = check_plan(design, folder, extend), read_plan(folder)
     if kept is not None or before is None:
-        return kept or Kept(content, "")
+        return kept or Kept(content, _post_hoc(content))
     seen = any(Run(f).finished() for f in runs.all_runs(_root(design)) if f.name[-12:] in _ids(before))
     changes = [*before.get("changes", []), *([_difference(before, document)] if seen else [])]
-    content = {**document, "changes": changes}
+    content = {**document, "changes": changes, "late": before.get("late", [])}
     write_atomic(path, as_json(content, indent=2))
     return Kept(content, _post_hoc(content))
 
@@ -205,6 +205,12 @@ def _create(path: Path, content: bytes) -> bool:
         spare.unlink(missing_ok=True)
 
 
+def _ended_before(design: Design) -> list[str]:
+    """Arms picked to be confirmed of which a run had ended already: they may have been picked by looking at it."""
+    cells = [cell for arm in _all_arms(design) for cell in arm.cells if not cell.chooses]
+    return [arm for arm in design.confirmed if any(c.arm == arm and c.job.run.finished() for c in cells)]
+
+
 def _ids(plan: Mapping[str, Any]) -> set[str]:
     return {id for arm in plan["arms"].values() for id in arm["cells"].values()}
 
@@ -214,8 +220,10 @@ def _root(design: Design) -> Path:
 
 
 def _post_hoc(plan: Mapping[str, Any]) -> str:
-    changes = plan.get("changes", [])
-    return f"post hoc: the plan was changed after runs had ended ({'; then '.join(changes)})" if changes else ""
+    late, changes = plan.get("late", []), plan.get("changes", [])
+    told = [f"runs of {', '.join(late)} had ended before the plan was made"] if late else []
+    told += [f"the plan was changed after runs had ended ({'; then '.join(changes)})"] if changes else []
+    return f"post hoc: {'; '.join(told)}" if told else ""
 
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -276,6 +284,8 @@ def forecast(
         "bytes": budget.total([known.bytes(cell) for cell in todo]),
         "measured": [cell.name for cell in known.measured],
         "power": budget.power(design),
+        "screen": design.screen,
+        "epochs": sorted({arm.settings.epochs or 0 for arm in design.arms}),
         "comparison": design.document()["comparison"],
         "digest": design.document()["digest"],
         "seeds": list(design.fields.seeds),

@@ -74,8 +74,11 @@ def of_runs(root: Path) -> Budget:
         with_settings = _settings(run)
         if with_settings is not None:
             folder.setdefault(_weighed(with_settings), []).append(_size(run))
-    medians = ({key: statistics.median(values) for key, values in found.items()} for found in (step, folder))
-    return Budget(*medians)
+    return Budget(_medians(step), _medians(folder))
+
+
+def _medians(found: Mapping[tuple[Any, ...], list[float]]) -> dict[tuple[Any, ...], float]:
+    return {key: statistics.median(values) for key, values in found.items()}
 
 
 def _settings(run: Run) -> dict[str, Any] | None:
