@@ -250,6 +250,16 @@ def test_every_named_study_is_whole_at_full_size(name, monkeypatch) -> None:
     assert len(study.fields.seeds) == (8 if study.timing is None else 1)
 
 
+@pytest.mark.parametrize("name", ["synermix-p", "synermix-views"])
+def test_a_study_of_synermix_carries_its_controls_and_shares_their_runs(name) -> None:
+    study, controls = (design.read(Typed(n, tiny=True), {}, {}) for n in (name, "synermix-controls"))
+    theirs = {arm.name: {cell.job.run.id for cell in arm.cells} for arm in controls.arms}
+    mine = {arm.name: {cell.job.run.id for cell in arm.cells} for arm in study.arms}
+    shared = ["clean-ce", "equal", "bn-only", "mixup-supplement", "mixup-supplement-2x", "mixup"]
+    assert [name for name in mine if name in theirs and mine[name] == theirs[name]] == shared
+    assert study.fields.family == design.VERSUS_BASELINE and study.baseline.startswith("synermix ")
+
+
 def test_quickstart_is_what_the_readme_says() -> None:
     study = design.read(Typed("quickstart"), {}, {})
     assert study.names == ["none", "mixup", "cutmix", "manifold", "miamix", "synermix"]
