@@ -151,6 +151,19 @@ def test_the_result_is_of_the_last_epoch_with_the_median_of_the_last_ten_beside_
     assert made.run.state == "finished"
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_training_images_are_scored_once_at_the_end_without_augmentation(tmp_path, ema):
+    made = harness.run_through(tmp_path, harness.settings(epochs=2, pad=2, ema=ema))
+    found, split = json.loads(made.run.result.read_text())["clean_train"], made.source.train
+    pixels = torch.from_numpy(split.images).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (made.source.mean, made.source.std))
+    with torch.no_grad():
+        logits = made.state.evaluated.eval()((pixels - mean) / std)
+    right = logits.argmax(1) == torch.from_numpy(split.labels)
+    assert found["images"] == len(split) and found["accuracy"] == pytest.approx(float(right.double().mean()))
+    assert not any("clean_train" in row for row in made.run.rows())
+
+
 def test_ledger_27_logged_parts_sum_to_the_logged_total(tmp_path):
     rows = harness.run_through(tmp_path, harness.settings(SynerMix(beta=0.3), epochs=1)).run.rows()
     parts = rows[0]["train"]

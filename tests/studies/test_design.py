@@ -90,6 +90,7 @@ TYPED = [
     ("small.toml --axis alpha=1", "--axis: makes a study of its own"),
     ("small.toml --seeds 0", "--seeds: none; got 0, expected a count, or a comma list without repeats"),
     ("small.toml --seeds 1,1", "--seeds: repeated; got 1,1"),
+    ("small.toml --seeds ,", "--seeds: not seeds; got ,"),
     ("small.toml --seeds -1", "--seeds: not seeds; got -1"),
     ("small.toml --seeds 2,x", "--seeds: not seeds; got 2,x"),
     ("small.toml --baseline nine", "--baseline: no such arm; got nine. Did you mean none?"),
