@@ -67,7 +67,7 @@ class Timing(Settings):
     warm_up: Annotated[int, Field(ge=0)] = 50
     steps: Count = 200
     blocks: Count = 6
-    published: dict[str, float] = {}  # arm -> ratio to the baseline that a paper reports; in the file, of a whole axis
+    published: dict[str, float] = {}  # arm -> ratio to the baseline that a paper reports
 
 
 @dataclass(frozen=True)
@@ -289,34 +289,39 @@ def _from_file(text: str, train: Mapping[str, Any]) -> Source:
 
 def _check_tiny_tables(place: str, table: Mapping[str, Any], tiny: Mapping[str, Any]) -> None:
     """Tables inside [tiny] that are laid over one of the whole study, which must have it."""
-    for key in ("placebos", "timing"):
-        inner = tiny.get(key, {})
+    for key in (key for key in ("placebos", "timing") if key in tiny):
+        inner, whole = tiny[key], table.get(key, {})
         if not isinstance(inner, dict):
             raise UserError("config", f"{place} field tiny.{key}", "is a table", got=inner)
-        for name in inner if key == "placebos" else ():
-            if name not in table.get(key, {}):
-                hint = nearest(name, table.get(key, {}))
-                raise UserError("config", f"{place} table tiny.{key}.{name}", "no such placebo", hint=hint)
+        for name in inner:
+            if key not in table or (key == "placebos" and name not in whole):
+                raise UserError("config", f"{place} field tiny.{key}.{name}", "is not in the whole study",
+                                hint=nearest(name, whole))  # fmt: skip
 
 
-def _timed(source: Source, tiny: bool, arms: Sequence[Arm]) -> Timing | None:
-    """How a study of times takes them; None of another study."""
+def _timed(source: Source, tiny: bool, tables: Mapping[str, str]) -> Timing | None:
+    """How a study of times takes them; None of another study. `tables`: arm -> name of its table."""
     if source.timing is None:
         return None
     own = source.tiny.get("timing", {}) if tiny and source.tiny is not None else {}
     table, known = {**source.timing, **own}, Timing.model_fields
+    published = _published(source, table.pop("published", {}), tables)
     for key in table:
         if key not in known:
             raise UserError("config", f"{source.place} field timing.{key}", "unknown", hint=nearest(key, known))
-    published = {}
-    for name, ratio in _table(source.place, "timing", "published", table.pop("published", {})).items():
-        _check_arm(f"{source.place} field timing.published", name, list(source.arms))
-        given = Given(ratio, f"{source.place} field timing.published.{name}", text=False)
-        published |= {arm.name: options.parse(Fields.model_fields["sesoi"], given) for arm in arms
-                      if arm.name.split(" ")[0] == name}  # fmt: skip
     numbers = {k: options.parse(known[k], Given(v, f"{source.place} field timing.{k}", text=False))
                for k, v in table.items()}  # fmt: skip
     return Timing(**numbers, published=published)
+
+
+def _published(source: Source, given: Any, tables: Mapping[str, str]) -> dict[str, float]:
+    """The published ratio of each arm that has one; that of a table with axes is every arm's."""
+    origin, found = f"{source.place} field timing.published", {}
+    for name, ratio in _table(source.place, "timing", "published", given).items():
+        _check_arm(origin, name, list(source.arms))
+        number = options.parse(Fields.model_fields["sesoi"], Given(ratio, f"{origin}.{name}", text=False))
+        found |= {arm: number for arm, table in tables.items() if table == name}
+    return found
 
 
 def _arm_layer(place: str, what: str, name: str, inner: Any) -> Layer:
@@ -414,7 +419,7 @@ def _designed(source: Source, typed: Typed, environ: Mapping[str, str]) -> Desig
     every = [*arms, *(option.final for choice in choices for option in choice.options)]
     _check_metric(source, fields, every)
     name = f"{source.name}-tiny" if typed.tiny else source.name
-    timing = _timed(source, typed.tiny, arms)
+    timing = _timed(source, typed.tiny, {arm: table for arm, (table, _) in maker.points.items()})
     design = Design(name, fields, baseline, tuple(arms), choices, contrasts, typed.tiny, timing)
     if typed.screen:
         return replace(design, name=f"{name}-screen", screen=True)

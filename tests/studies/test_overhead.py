@@ -128,6 +128,12 @@ FILES = [
 ]
 
 
+def test_a_tiny_table_lies_over_a_whole_one(capsys):
+    study = TINY.replace("[tiny]", "[tiny]\ntiming = { blocks = 2 }") + ARMS
+    assert main(["ablate", write(study), "--dry-run"]) == 2
+    assert "small.toml field tiny.timing.blocks: is not in the whole study" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("text", "line"), FILES, ids=[text for text, _ in FILES])
 def test_a_mistake_in_the_table_is_told_with_its_place(text, line, capsys):
     assert main(["ablate", write(TINY + ARMS + "[timing]\n" + text), "--dry-run"]) == 2
