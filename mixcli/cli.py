@@ -394,10 +394,19 @@ def ablate(
     ] = None,
     tiny: Annotated[bool, typer.Option("--tiny", help="the study's small form, for a CPU")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the plan, hours and power; create nothing")] = False,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="for --dry-run: time some steps where no run tells how long they take")
+    ] = False,
     status: Annotated[bool, typer.Option("--status", help="how far the cells are")] = False,
     report: Annotated[bool, typer.Option("--report", help="write and print the tables again; run nothing")] = False,
     retry: Annotated[bool, typer.Option("--retry", help="start failed cells again")] = False,
     extend: Annotated[bool, typer.Option("--extend", help="change the plan; later reports say so")] = False,
+    screen: Annotated[
+        bool, typer.Option("--screen", help="rank the arms by 3 short runs on validation images; no statement")
+    ] = False,
+    confirm: Annotated[
+        str | None, typer.Option(metavar="ARM,...", help="compare these with their baseline and placebos, in full")
+    ] = None,
     devices: Annotated[
         str | None, typer.Option(metavar="LIST", help="cpu:2, or cuda:0,cuda:1; unset: every GPU, or every core")
     ] = None,
@@ -435,27 +444,37 @@ def ablate(
         raise UserError("usage", "--engine", "unknown", got=engine, expected="local or ray")
     if engine == "local" and address is not None:
         raise UserError("usage", "--address", "is for --engine ray")
+    if measure and not dry_run:
+        raise UserError("usage", "--measure", "is for --dry-run")
     seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
     if typed.get("device") is not None:
         raise UserError("usage", "--device", "a study has several", hint="Give --devices")
-    asked = design.Typed(study, tuple(axis or ()), tuple(set_ or ()), seeds, baseline, tiny, most)
+    if screen and extend:
+        raise UserError("usage", "--extend", "a screen compares nothing, so it has no plan")
+    asked = design.Typed(study, tuple(axis or ()), tuple(set_ or ()), seeds, baseline, tiny, most, screen, confirm)
     with Reporter("mixcli ablate", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
         found = design.read(asked, typed, os.environ)
         design.check_root(found)
         folder = Path(studies) / found.name
-        if report or status or dry_run:
+        kept = None
+        if found.timing is not None:
+            _refuse_for_times(status=status, retry=retry, extend=extend, measure=measure, stop_after=stop_after,
+                              engine=engine == "ray", per_device=per > 1)  # fmt: skip
+        if (report or status or dry_run) and not screen:
             kept = ablation.check_plan(found, folder, extend)
         if status:
             return _status(ablation.status(found))
         from mixcli.studies import workers
 
         slots = workers.slots(devices, per, found.fields.threads)
+        if found.timing is not None:
+            return _overhead(found, slots, folder, dry_run, report, reporter)
         if dry_run:
-            return _forecast(ablation.forecast(found, slots))
+            return _forecast(ablation.forecast(found, slots, measure, reporter.note))
         failures: list[workers.Ended] = []
         if not report:
-            kept = ablation.keep_plan(found, folder, extend)
+            kept = None if screen else ablation.keep_plan(found, folder, extend)
             warn = partial(_warn_line, reporter)
             if engine == "ray":
                 from mixcli.studies.ray_workers import Ray
@@ -465,7 +484,33 @@ def ablate(
                 chosen = workers.Local(slots, warn, found.fields.threads)
             tally = ablation.Tally(found.cells, len(slots), reporter.note)
             failures = _run_study(ctx.obj, found, chosen, tally, seconds, retry)
+        if screen:
+            return _ranking(ctx.obj, found, folder, failures)
         return _report(found, kept, folder, failures, reporter)
+
+
+def _refuse_for_times(**typed: Any) -> None:
+    for option in (name for name, value in typed.items() if value):
+        problem = "a study of times is measured anew, by one process on one device, from its start to its end"
+        raise UserError("usage", f"--{option.replace('_', '-')}", problem)
+
+
+def _overhead(
+    found: Design, slots: tuple[str, ...], folder: Path, dry_run: bool, report: bool, reporter: Reporter
+) -> Outcome:
+    """A study of times, on the first device alone."""
+    from mixcli.report import cells
+    from mixcli.studies import overhead
+
+    if dry_run:
+        plan = overhead.forecast(found, slots[0])
+        return Outcome(plan, lambda: cells.timing(plan))
+    if report:
+        result = overhead.read(folder)
+    else:
+        result = overhead.measure(found, slots[0], reporter.note, reporter.warn)
+        overhead.write(result, folder)
+    return Outcome({**result, "folder": str(folder)}, lambda: cells.overhead(result))
 
 
 def _warn_line(reporter: Reporter, line: str) -> None:
@@ -497,13 +542,32 @@ def _report(found: Design, kept: Kept | None, folder: Path, failures: list[Ended
     report = ablation.report(found, kept, reporter.warn)
     comparison.write(report, folder)
     result = {"study": found.name, "folder": str(folder), "cells": found.cells, "report": report.document(),
-              "failed": [{"cell": e.cell.name, "kind": e.kind, "message": e.message} for e in failures]}  # fmt: skip
-    error = None
-    if failures:
-        names = ", ".join(f"{e.cell.name} ({e.kind})" for e in failures[:3]) + (", …" if len(failures) > 3 else "")
-        problem = f"{len(failures)} of {found.cells} cells failed: {names}"
-        error = UserError("failed_cells", found.name, problem, hint="--retry starts them again")
-    return Outcome(result, lambda: tables.comparison(report), error)
+              "failed": _failed(failures)}  # fmt: skip
+    return Outcome(result, lambda: tables.comparison(report), _failed_cells(found, failures))
+
+
+def _ranking(call: Call, found: Design, folder: Path, failures: list[Ended]) -> Outcome:
+    """The arms of a screen, ranked, written and shown; with exit code 5 where cells failed."""
+    from mixcli.report import cells
+    from mixcli.studies import screen
+
+    ranked = screen.ranking(found)
+    screen.write(ranked, folder)
+    result = {**ranked, "folder": str(folder), "failed": _failed(failures)}
+    command = shlex.join(["mixcli", *(word for word in call.argv if word not in ("--screen", "--report"))])
+    return Outcome(result, lambda: cells.ranking(ranked, command), _failed_cells(found, failures))
+
+
+def _failed(failures: list[Ended]) -> list[dict[str, Any]]:
+    return [{"cell": e.cell.name, "kind": e.kind, "message": e.message} for e in failures]
+
+
+def _failed_cells(found: Design, failures: list[Ended]) -> UserError | None:
+    if not failures:
+        return None
+    names = ", ".join(f"{e.cell.name} ({e.kind})" for e in failures[:3]) + (", …" if len(failures) > 3 else "")
+    problem = f"{len(failures)} of {found.cells} cells failed: {names}"
+    return UserError("failed_cells", found.name, problem, hint="--retry starts them again")
 
 
 def _status(found: dict[str, Any]) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,11 @@ import numpy as np
 import pytest
 
 from mixcli import cli, options
+from mixcli.data import sources
 from mixcli.engine import checkpoint
 from mixcli.settings import SynerMix, Train
+from mixcli.studies import design
+from mixcli.studies.design import Typed
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RECIPES = sorted(EXAMPLES.glob("*.toml"))
@@ -90,3 +94,31 @@ def test_row_stopped_in_time_is_gone_on_with_by_the_same_words(row):
 def _steps_done() -> int:
     (checkpoint_file,) = Path("runs").glob("*/run.ckpt")
     return checkpoint.load(checkpoint_file)["step"]
+
+
+STUDIES, CONTROLS = EXAMPLES / "studies", "synermix-controls"
+
+
+def test_the_cpu_form_has_the_arms_and_comparisons_of_the_named_study(monkeypatch):
+    monkeypatch.setattr(sources, "look", lambda train: sources.CIFAR[train.dataset])
+    mine, named = (design.read(Typed(name), {}, {}) for name in (str(STUDIES / "synermix-controls-cpu.toml"), CONTROLS))
+    assert mine.fields.family == named.fields.family and mine.baseline == named.baseline
+    assert {a.name: a.settings.method for a in mine.arms} == {a.name: a.settings.method for a in named.arms}
+    assert {a.name: a.settings.supplement for a in mine.arms} == {a.name: a.settings.supplement for a in named.arms}
+    for one, other in zip(mine.arms, named.arms, strict=True):
+        assert one.settings.epochs * 120 == other.settings.epochs * 15
+        assert (one.settings.net, one.settings.per_class) == ("small", 20)
+    assert mine.fields.question.startswith("CPU form"), "the table is headed by it"
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(0, False), (5, False), (75, True)])
+def test_a_task_of_the_job_array_is_one_line_and_is_queued_again_when_it_was_stopped(code, requeued, tmp_path):
+    for name, line in (("mixcli", f'echo "$@" > asked; exit {code}'), ("scontrol", 'echo "$@" > queued')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{line}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
+    words = [STUDIES / "array.sbatch", "quickstart", "--set", "base.epochs=3"]
+    assert subprocess.run(words, cwd=tmp_path, env=environment, check=False).returncode == code
+    assert (tmp_path / "asked").read_text() == "ablate quickstart --set base.epochs=3 --stop-after 3h50m\n"
+    assert (tmp_path / "queued").exists() is requeued
+    assert not requeued or (tmp_path / "queued").read_text() == "requeue 17\n"

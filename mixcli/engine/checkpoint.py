@@ -45,9 +45,13 @@ def save_best(run: Run, content: dict[str, Any]) -> None:
 def save_weights(run: Run, epoch: int, content: dict[str, Any]) -> None:
     """Leaves the weights of an epoch for studies: epochs/epoch-0010.ckpt, never a source to resume from."""
     run.epochs.mkdir(exist_ok=True)
-    weights = {key: content[key] for key in WEIGHTS if key != "kind"}
     path = run.epochs / f"epoch-{epoch:04d}.ckpt"
-    write_atomic(path, serialise({"format": FORMAT, "kind": "weights", "epoch": epoch, **weights}))
+    write_atomic(path, serialise({"format": FORMAT, "kind": "weights", "epoch": epoch, **weights(content)}))
+
+
+def weights(content: dict[str, Any]) -> dict[str, Any]:
+    """What of a run's content suffices to use its net."""
+    return {key: content[key] for key in WEIGHTS if key != "kind"}
 
 
 def serialise(content: dict[str, Any]) -> bytes:

@@ -132,14 +132,14 @@ class Training:
         batches = self.order(epoch)
         for k in range(self.state.step % self.steps, self.steps):
             self._check_stop()
-            self._step(*batches.step(k))
+            self.step(*batches.step(k))
             self.state.progress.seconds = time.perf_counter() - begun
             self.reporter.step(self.state.step, self.total)
             if self.settings.save_every and self.state.step % self.settings.save_every == 0 and k + 1 < self.steps:
                 self._save()
         self._close_epoch(epoch + 1)
 
-    def _step(self, rows: np.ndarray, added: int) -> None:
+    def step(self, rows: np.ndarray, added: int) -> None:
         """One update. Nothing here waits for a GPU."""
         plan, batch = self.plan(rows, added), self.batch(rows)
         self._seed_dropout()
@@ -325,7 +325,10 @@ class Training:
             self.reporter.warn("--threads", f"the run had {threads}; its bits repeat only with as many")
 
     def _result(self) -> dict[str, Any]:
-        """What result.json says: the last epoch's scores, the median of the last ten beside them."""
+        """What result.json says: the last epoch's scores, the median of the last ten beside them.
+
+        `clean_train` is of the training images without augmentation, with the labels that they were trained on.
+        """
         rows = self.run.rows()
         last, scores = rows[-1], [row["test"]["accuracy"] for row in rows if "test" in row]
         return {
@@ -350,6 +353,7 @@ class Training:
             "weights": "EMA" if self.state.ema is not None else "plain",
             "precision": self.settings.precision,
             "train": last["train"],
+            "clean_train": evaluate(self.state.evaluated, self.data, self.machine).row(),
             **({"val": last["val"]} if "val" in last else {}),
             "checkpoint": str(self.run.checkpoint),
         }

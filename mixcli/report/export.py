@@ -40,10 +40,10 @@ def write(report: Any, folder: Path) -> None:
     Raises UserError: disk_full, io.
     """
     texts = {
-        "runs.csv": _csv(_runs(report)),
-        "results.csv": _csv(_results(report)),
-        "comparisons.csv": _csv(_comparisons(report)),
-        "cost.csv": _csv(_costs(report)),
+        "runs.csv": as_csv(_runs(report)),
+        "results.csv": as_csv(_results(report)),
+        "comparisons.csv": as_csv(_comparisons(report)),
+        "cost.csv": as_csv(_costs(report)),
         "table.md": "\n".join(_markdown(report)) + "\n",
         "table.tex": "\n".join(_latex(report)) + "\n",
     }
@@ -144,8 +144,8 @@ def _short(value: float | None) -> str:
 # ------------------------------------------------------------------------------------------------------------------ CSV
 
 
-def _csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Rows that may differ in their columns; one the first has comes first."""
+def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
+    """A CSV file of rows that may differ in their columns; one the first has comes first."""
     rows = list(rows)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()

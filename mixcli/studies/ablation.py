@@ -25,6 +25,7 @@ from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.files import as_json, temporary, told, write_atomic
 from mixcli.runs import Run
+from mixcli.studies import budget
 from mixcli.studies.design import FORMAT, Arm, Cell, Choice, Design, Option
 from mixcli.studies.workers import Ended, Engine
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from mixcli.studies.comparison import Report
 
 STATES = ("done", "running", "incomplete", "failed", "missing", "edited")
-ASSUMED_SD = 0.4  # points, over runs, where nothing was measured: what CIFAR-100 studies report
 TIES = 1e-12  # of mean validation accuracies; the option that stands first is chosen
 
 Warn = Callable[[str, str], None]  # subject, problem
@@ -157,15 +157,15 @@ def check_plan(design: Design, folder: Path, extend: bool = False) -> Kept | Non
 def keep_plan(design: Design, folder: Path, extend: bool = False) -> Kept:
     """Writes the plan once, or compares it with the one there. Raises UserError like `check_plan`."""
     path, document = folder / "plan.json", design.document()
-    content: dict[str, Any] = {**document, "changes": []}
+    content: dict[str, Any] = {**document, "changes": [], "late": _ended_before(design)}
     if read_plan(folder) is None and _create(path, as_json(content, indent=2)):
-        return Kept(content, "")
+        return Kept(content, _post_hoc(content))
     kept, before = check_plan(design, folder, extend), read_plan(folder)
     if kept is not None or before is None:
-        return kept or Kept(content, "")
+        return kept or Kept(content, _post_hoc(content))
     seen = any(Run(f).finished() for f in runs.all_runs(_root(design)) if f.name[-12:] in _ids(before))
     changes = [*before.get("changes", []), *([_difference(before, document)] if seen else [])]
-    content = {**document, "changes": changes}
+    content = {**document, "changes": changes, "late": before.get("late", [])}
     write_atomic(path, as_json(content, indent=2))
     return Kept(content, _post_hoc(content))
 
@@ -205,6 +205,12 @@ def _create(path: Path, content: bytes) -> bool:
         spare.unlink(missing_ok=True)
 
 
+def _ended_before(design: Design) -> list[str]:
+    """Arms picked to be confirmed of which a run had ended already: they may have been picked by looking at it."""
+    cells = [cell for arm in _all_arms(design) for cell in arm.cells if not cell.chooses]
+    return [arm for arm in design.confirmed if any(c.arm == arm and c.job.run.finished() for c in cells)]
+
+
 def _ids(plan: Mapping[str, Any]) -> set[str]:
     return {id for arm in plan["arms"].values() for id in arm["cells"].values()}
 
@@ -214,8 +220,10 @@ def _root(design: Design) -> Path:
 
 
 def _post_hoc(plan: Mapping[str, Any]) -> str:
-    changes = plan.get("changes", [])
-    return f"post hoc: the plan was changed after runs had ended ({'; then '.join(changes)})" if changes else ""
+    late, changes = plan.get("late", []), plan.get("changes", [])
+    told = [f"runs of {', '.join(late)} had ended before the plan was made"] if late else []
+    told += [f"the plan was changed after runs had ended ({'; then '.join(changes)})"] if changes else []
+    return f"post hoc: {'; '.join(told)}" if told else ""
 
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
@@ -241,20 +249,27 @@ def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
 # ------------------------------------------------------------------------------------------------------------- dry run
 
 
-def forecast(design: Design, slots: Sequence[str]) -> dict[str, Any]:
-    """What a start would do: cells by arm, done and to do, hours, and the power of the planned test. Makes nothing."""
-    timing = Timing(_root(design))
-    arms, todo = [], []
-    for arm in _all_arms(design):
-        states = _states(arm.cells)
-        left = [cell for cell in arm.cells if states[cell.seed] != "done"]
-        todo += left
-        arms.append({"arm": arm.name, "method": arm.settings.method.label(), "cells": len(arm.cells),
-                     "done": len(arm.cells) - len(left), "to_do": len(left),
-                     "hours": _hours([timing.seconds(cell) for cell in left])})  # fmt: skip
+def forecast(
+    design: Design, slots: Sequence[str], measure: bool = False, note: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """What a start would do: cells by arm, done and to do, hours, disk, power of the planned test. Writes nothing.
+
+    measure  cells like which no run has ended are timed on the first slot's device, and weighed
+    Raises UserError for a cell that could not start, where it is measured.
+    """
+    known = budget.of_runs(_root(design))
+    left = {arm.name: [cell for cell in arm.cells if state(cell) != "done"] for arm in _all_arms(design)}
+    todo = [cell for cells in left.values() for cell in cells]
+    if measure:
+        known.measure(todo, slots[0], note)
+    arms = [
+        {"arm": arm.name, "method": arm.settings.method.label(), "cells": len(arm.cells),
+         "done": len(arm.cells) - len(left[arm.name]), "to_do": len(left[arm.name]),
+         "hours": _hours(known, left[arm.name])}
+        for arm in _all_arms(design)
+    ]  # fmt: skip
     later = [choice.arm for choice in design.choices if chosen(choice) is None]
-    seconds = [timing.seconds(cell) for cell in todo]
-    total = _hours(seconds)
+    total = _hours(known, todo)
     return {
         "study": design.name,
         "question": design.fields.question,
@@ -266,75 +281,32 @@ def forecast(design: Design, slots: Sequence[str]) -> dict[str, Any]:
         "devices": list(slots),
         "hours": total,
         "wall_hours": None if total is None else total / max(1, len(slots)),
-        "power": power(design),
+        "bytes": budget.total([known.bytes(cell) for cell in todo]),
+        "measured": [cell.name for cell in known.measured],
+        "power": budget.power(design),
+        "screen": design.screen,
+        "epochs": sorted({arm.settings.epochs or 0 for arm in design.arms}),
         "comparison": design.document()["comparison"],
         "digest": design.document()["digest"],
         "seeds": list(design.fields.seeds),
     }
 
 
-def _hours(seconds: Sequence[float | None]) -> float | None:
-    """Their sum in hours; None where one is unknown."""
-    known = [s for s in seconds if s is not None]
-    return sum(known) / 3600 if len(known) == len(seconds) else None
-
-
-def power(design: Design, sd: float = ASSUMED_SD) -> dict[str, Any]:
-    """What the planned number of runs can see, at an assumed deviation over runs."""
-    from mixcli.studies import significance
-
-    count, paired = len(design.fields.seeds), design.fields.test == "paired"
-    counts, weights = ((count,) if paired else (count, count)), significance.WEIGHTS[design.fields.test]
-    gaps = sorted({design.fields.sesoi, *significance.GAPS}, reverse=True)
-    return {
-        "runs_per_arm": count, "test": design.fields.test, "assumed_sd": sd,
-        "of": "the differences" if paired else "each arm",
-        "gaps": [{"gap": gap, "power": significance.power(gap, sd, counts, weights) if count > 1 else None,
-                  "runs_for_80": significance.runs_for(gap, sd, weights)} for gap in gaps],
-    }  # fmt: skip
-
-
-class Timing:
-    """Seconds that a cell takes: from the median step of finished runs with its net, data set and method."""
-
-    def __init__(self, root: Path):
-        found: dict[tuple[Any, ...], list[float]] = {}
-        for folder in runs.all_runs(root):
-            result = Run(folder).finished()
-            if result is not None and result.get("steps") and isinstance(result.get("seconds"), int | float):
-                found.setdefault(self._key(result), []).append(result["seconds"] / result["steps"])
-        self._step = {key: statistics.median(values) for key, values in found.items()}
-
-    @staticmethod
-    def _key(result: Mapping[str, Any]) -> tuple[Any, ...]:
-        return result.get("net"), result.get("dataset"), str(result.get("method")).partition("(")[0]
-
-    def seconds(self, cell: Cell) -> float | None:
-        """None where no such run has ended; never a guess."""
-        train = cell.job.settings
-        key = (train.net, train.dataset, train.method.name)
-        return self._step[key] * steps(cell) if key in self._step else None
-
-
-def steps(cell: Cell) -> int:
-    """Updates of a cell."""
-    from mixcli.settings import training_images
-
-    train = cell.job.settings
-    assert train.batch is not None and train.epochs is not None
-    return training_images(train, cell.job.facts) // train.batch * train.epochs
+def _hours(known: budget.Budget, cells: Sequence[Cell]) -> float | None:
+    seconds = budget.total([known.seconds(cell) for cell in cells])
+    return None if seconds is None else seconds / 3600
 
 
 def longest_first(cells: Sequence[Cell], root: Path) -> list[Cell]:
     """The cells by falling time, where all times are known; else by the images that they see."""
-    timing = Timing(root)
-    known = [timing.seconds(cell) for cell in cells]
+    taken = budget.of_runs(root)
+    known = [taken.seconds(cell) for cell in cells]
     if all(s is not None for s in known):
         # Times that hardly differ keep the order by seed, so that a study cut short is balanced.
         times = {id(cell): round((s or 0.0) / max(1e-9, max(k or 0.0 for k in known)), 1)
                  for cell, s in zip(cells, known, strict=True)}  # fmt: skip
         return sorted(cells, key=lambda cell: -times[id(cell)])
-    return sorted(cells, key=lambda cell: -steps(cell) * (cell.job.settings.batch or 1))
+    return sorted(cells, key=lambda cell: -budget.steps(cell) * (cell.job.settings.batch or 1))
 
 
 # -------------------------------------------------------------------------------------------------------------- running
@@ -349,6 +321,7 @@ class Tally:
         self.failed: list[Ended] = []
         self.stopped = 0
         self._adopted = 0
+        self._held: set[str] = set()  # cells that another process was seen to hold
         self._seconds: list[float] = []
         self._begun = time.monotonic()
 
@@ -357,18 +330,26 @@ class Tally:
         if ended.state == "stopped":
             self.stopped += 1
             return
+        if ended.state == "busy":
+            self.adopted()
+            self._held.add(ended.cell.name)
+            self._note(f"{ended.cell.name}  busy in another process, skipped, looked at again at the end")
+            return
         self.ended += 1
-        if ended.adopted and ended.state == "done":
+        elsewhere = ended.adopted and ended.cell.name in self._held
+        if ended.adopted and ended.state == "done" and not elsewhere:
             self._adopted += 1
             return
         self.adopted()
         words = [f"{self.ended:>{len(str(self.total))}}/{self.total}", ended.cell.name]
         if ended.state == "done":
-            self._seconds.append(ended.seconds)
+            if not elsewhere:
+                self._seconds.append(ended.seconds)
             result = ended.cell.job.run.finished() or {}
             split = "val" if ended.cell.chooses else "test"
             score = result.get("val", {}).get("accuracy") if ended.cell.chooses else result.get("accuracy")
-            words += [f"{split} {100 * score:.2f} %" if score is not None else "", f"{ended.seconds:.1f} s"]
+            words += [f"{split} {100 * score:.2f} %" if score is not None else "",
+                      "done by another process" if elsewhere else f"{ended.seconds:.1f} s"]  # fmt: skip
         else:
             self.failed.append(ended)
             words += [f"failed ({ended.kind}): {ended.message}"]

@@ -69,11 +69,15 @@ def in_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str,
 
 def clock_of(device: torch.device) -> Clock:
     """CPU seconds of this process; on CUDA wall seconds after all that was asked for is done."""
-    if device.type != "cuda":
-        return time.process_time
+    return wall_of(device) if device.type == "cuda" else time.process_time
+
+
+def wall_of(device: torch.device) -> Clock:
+    """Wall seconds, on CUDA after all that was asked for is done."""
 
     def wall() -> float:
-        torch.cuda.synchronize(device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         return time.perf_counter()
 
     return wall

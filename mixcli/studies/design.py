@@ -1,8 +1,10 @@
 """design.py: a study as cells: what is compared with what, read from a file or typed, and checked before the first run.
 
 A study is arms x axes x seeds; every cell is one ordinary run, named by its settings. `choose` makes an arm of two
-stages: a value is picked on validation images with seeds of its own, then trained on the full training set. Every
-mistake is told with the place where it was written, such as `study.toml field axes.blend.alpha[2]`.
+stages: a value is picked on validation images with seeds of its own, then trained on the full training set. A screen is
+the same arms, shorter, on validation images, with seeds of its own; to confirm arms is a study of these, their baseline
+and their placebos alone. Every mistake is told with the place where it was written, such as
+`study.toml field axes.blend.alpha[2]`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import count, islice, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -34,6 +36,8 @@ VERSUS_BASELINE = "arms-vs-baseline"
 CELLS = 1000  # at most, unless --max-cells says otherwise
 METRICS = ("test.top1", "val.top1", "curve_area", "gap")  # in points
 SEEDS = "a count, or a comma list without repeats"
+SCREEN_RUNS, SCREEN_FROM = 3, 1000  # runs per arm of a screen, and the first of its seeds
+SCREEN_SHARE, SCREEN_HELD_OUT = 4, 0.1  # it trains for a fourth of the epochs; images held out where a study holds none
 
 
 class Fields(Settings):
@@ -53,7 +57,17 @@ class Fields(Settings):
     threads: Count = 1
 
 
-TABLES = ("base", "tiny", "arms", "axes", "choose", "contrasts")
+TABLES = ("base", "tiny", "arms", "axes", "choose", "contrasts", "placebos", "timing")
+OF_TINY = ("arms", "choose", "placebos", "timing")  # tables inside [tiny]; all else there is laid over [base]
+
+
+class Timing(Settings):
+    """A study of times in place of accuracies: how its arms are timed."""
+
+    warm_up: Annotated[int, Field(ge=0)] = 50
+    steps: Count = 200
+    blocks: Count = 6
+    published: dict[str, float] = {}  # arm -> ratio to the baseline that a paper reports
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,8 @@ class Typed:
     baseline: str | None = None
     tiny: bool = False
     max_cells: int = CELLS
+    screen: bool = False
+    confirm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class Design:
-    """A study whose every cell is known and valid."""
+    """A study whose every cell is known and valid.
+
+    timing     how its arms are timed, in a study of times in place of accuracies
+    screen     it ranks arms and compares nothing
+    confirmed  the arms that were picked to be confirmed
+    """
 
     name: str
     fields: Fields
@@ -120,6 +141,9 @@ class Design:
     choices: tuple[Choice, ...]
     contrasts: Mapping[str, Mapping[str, float]]
     tiny: bool
+    timing: Timing | None = None
+    screen: bool = False
+    confirmed: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
@@ -209,6 +233,8 @@ class Source:
     axes: Mapping[str, Layer]  # by arm; each key with the list of its values
     choose: Mapping[str, Mapping[str, Any]]
     contrasts: Mapping[str, Any]
+    placebos: Mapping[str, Layer]  # laid over an arm that is confirmed
+    timing: Mapping[str, Any] | None
     typed: Layer  # outside the run's identity
 
 
@@ -240,6 +266,7 @@ def _from_file(text: str, train: Mapping[str, Any]) -> Source:
         raise UserError("config", place, "no cells", expected="at least one table [arms.NAME]")
     tiny = table.get("tiny", {})
     inside = {f"tiny.{key}": tiny.get(key, {}) for key in ("arms", "choose")}
+    _check_tiny_tables(place, table, tiny)
     for what, named in {"axes": axes, "choose": choose, **inside}.items():
         if not isinstance(named, dict):
             raise UserError("config", f"{place} field {what}", "is a table", got=named)
@@ -254,8 +281,47 @@ def _from_file(text: str, train: Mapping[str, Any]) -> Source:
         {name: _arm_layer(place, "arms", name, inner) for name, inner in arms.items()},
         {name: _arm_layer(place, "axes", name, inner) for name, inner in axes.items()},
         {name: _table(place, "choose", name, inner) for name, inner in choose.items()},
-        table.get("contrasts", {}), typed,
+        table.get("contrasts", {}),
+        {name: _arm_layer(place, "placebos", name, inner) for name, inner in table.get("placebos", {}).items()},
+        table.get("timing"), typed,
     )  # fmt: skip
+
+
+def _check_tiny_tables(place: str, table: Mapping[str, Any], tiny: Mapping[str, Any]) -> None:
+    """Tables inside [tiny] that are laid over one of the whole study, which must have it."""
+    for key in (key for key in ("placebos", "timing") if key in tiny):
+        inner, whole = tiny[key], table.get(key, {})
+        if not isinstance(inner, dict):
+            raise UserError("config", f"{place} field tiny.{key}", "is a table", got=inner)
+        for name in inner:
+            if key not in table or (key == "placebos" and name not in whole):
+                raise UserError("config", f"{place} field tiny.{key}.{name}", "is not in the whole study",
+                                hint=nearest(name, whole))  # fmt: skip
+
+
+def _timed(source: Source, tiny: bool, tables: Mapping[str, str]) -> Timing | None:
+    """How a study of times takes them; None of another study. `tables`: arm -> name of its table."""
+    if source.timing is None:
+        return None
+    own = source.tiny.get("timing", {}) if tiny and source.tiny is not None else {}
+    table, known = {**source.timing, **own}, Timing.model_fields
+    published = _published(source, table.pop("published", {}), tables)
+    for key in table:
+        if key not in known:
+            raise UserError("config", f"{source.place} field timing.{key}", "unknown", hint=nearest(key, known))
+    numbers = {k: options.parse(known[k], Given(v, f"{source.place} field timing.{k}", text=False))
+               for k, v in table.items()}  # fmt: skip
+    return Timing(**numbers, published=published)
+
+
+def _published(source: Source, given: Any, tables: Mapping[str, str]) -> dict[str, float]:
+    """The published ratio of each arm that has one; that of a table with axes is every arm's."""
+    origin, found = f"{source.place} field timing.published", {}
+    for name, ratio in _table(source.place, "timing", "published", given).items():
+        _check_arm(origin, name, list(source.arms))
+        number = options.parse(Fields.model_fields["sesoi"], Given(ratio, f"{origin}.{name}", text=False))
+        found |= {arm: number for arm, table in tables.items() if table == name}
+    return found
 
 
 def _arm_layer(place: str, what: str, name: str, inner: Any) -> Layer:
@@ -325,7 +391,8 @@ def _typed_axes(typed: Typed, train: Mapping[str, Any]) -> Source:
     written = json.dumps({k: str(g.value) for k, g in sorted(layer.items()) if options.is_hashed(k)})
     name = f"{arm}-by-{'-'.join(axes)}-{hashlib.sha256(written.encode()).hexdigest()[:6]}"
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-80:].lstrip("._-")
-    return Source("--axis", name, Fields(), {"baseline": "--baseline"}, layer, None, {arm: {}}, {arm: axes}, {}, {}, {})
+    return Source("--axis", name, Fields(), {"baseline": "--baseline"}, layer, None, {arm: {}}, {arm: axes}, {}, {}, {},
+                  None, {})  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------------------- making the cells
@@ -335,6 +402,7 @@ def _designed(source: Source, typed: Typed, environ: Mapping[str, str]) -> Desig
     fields = source.fields
     if typed.seeds is not None:
         fields = fields.model_copy(update={"seeds": seeds(typed.seeds)})
+    fields = _other_form(source, typed, fields)
     maker = _Maker(source, typed, fields, _environment(environ))
     _refuse_too_many(source, fields, typed.max_cells)
     if typed.tiny and source.tiny is None:
@@ -343,7 +411,7 @@ def _designed(source: Source, typed: Typed, environ: Mapping[str, str]) -> Desig
     choices = tuple(maker.choice(name, table) for name, table in source.choose.items())
     names = [arm.name for arm in arms] + [choice.arm for choice in choices]
     baseline = _baseline(source, typed, fields, names)
-    contrasts = _contrasts(source, names)
+    contrasts = {} if typed.screen else _contrasts(source, names)
     for pair in fields.family if not isinstance(fields.family, str) else ():
         for name in pair:
             _check_arm(f"{source.place} field family", name, names)
@@ -351,7 +419,61 @@ def _designed(source: Source, typed: Typed, environ: Mapping[str, str]) -> Desig
     every = [*arms, *(option.final for choice in choices for option in choice.options)]
     _check_metric(source, fields, every)
     name = f"{source.name}-tiny" if typed.tiny else source.name
-    return Design(name, fields, baseline, tuple(arms), choices, contrasts, typed.tiny)
+    timing = _timed(source, typed.tiny, {arm: table for arm, (table, _) in maker.points.items()})
+    design = Design(name, fields, baseline, tuple(arms), choices, contrasts, typed.tiny, timing)
+    if typed.screen:
+        return replace(design, name=f"{name}-screen", screen=True)
+    return design if typed.confirm is None else _confirming(design, typed.confirm, maker)
+
+
+def _other_form(source: Source, typed: Typed, fields: Fields) -> Fields:
+    """The fields of a screen, which ranks arms on validation images; or of a confirmation, which reads the test."""
+    if typed.screen and typed.confirm is not None:
+        raise UserError("usage", "--screen", "comes before --confirm", hint="Type one of them")
+    if (typed.screen or typed.confirm is not None) and source.timing is not None:
+        option = "--screen" if typed.screen else "--confirm"
+        raise UserError("usage", option, "the study compares times, not accuracies")
+    if typed.screen and source.choose:
+        problem = "the study picks its values on validation images itself"
+        raise UserError("usage", "--screen", problem, hint="Run it without")
+    if typed.screen:
+        free = (seed for seed in count(SCREEN_FROM) if seed not in fields.seeds)
+        own = {"seeds": tuple(islice(free, SCREEN_RUNS)), "metric": "val.top1", "select": "last"}
+        return fields.model_copy(update=own | {"family": VERSUS_BASELINE})
+    if typed.confirm is not None and fields.metric.startswith("val."):
+        return fields.model_copy(update={"metric": "test.top1"})
+    return fields
+
+
+def _confirming(design: Design, text: str, maker: _Maker) -> Design:
+    """The picked arms, their baseline and their placebos, in full: they are the family, and nothing else."""
+    picked = tuple(_named("--confirm", word.strip(), design.names) for word in text.split(";" if ";" in text else ","))
+    if len(set(picked)) < len(picked):
+        raise UserError("usage", "--confirm", "repeated", got=text)
+    pairs = [pair for arm in picked for pair in _pairs_of(design, arm)]
+    if not pairs:
+        raise UserError("usage", "--confirm", "is the baseline", got=text, hint="Name an arm to hold against it")
+    arms = {arm.cells[0].job.run.id: arm for arm in design.arms}
+    for arm in picked:
+        for placebo in maker.placebos(arm):
+            known = arms.setdefault(placebo.cells[0].job.run.id, placebo)
+            pairs += [(arm, known.name)] if known.name != arm else []
+    family = tuple(dict.fromkeys(pairs))
+    needed = {name for pair in family for name in pair}
+    partner = next(name for name in family[0] if name != picked[0])
+    return replace(
+        design, name=f"{design.name}-confirm", baseline=design.baseline if design.baseline in needed else partner,
+        fields=design.fields.model_copy(update={"family": family}),
+        arms=tuple(arm for arm in arms.values() if arm.name in needed), contrasts={}, confirmed=picked,
+        choices=tuple(choice for choice in design.choices if choice.arm in needed),
+    )  # fmt: skip
+
+
+def _pairs_of(design: Design, arm: str) -> list[tuple[str, str]]:
+    """The planned comparisons of an arm; one with the baseline where none is planned."""
+    family = design.fields.family
+    planned = [] if isinstance(family, str) else [pair for pair in family if arm in pair]
+    return planned or ([(arm, design.baseline)] if arm != design.baseline else [])
 
 
 def seeds(text: str) -> tuple[int, ...]:
@@ -401,6 +523,7 @@ class _Maker:
     fields: Fields
     environment: Layer
     looks: dict[tuple[str, str, str], Facts] = field(default_factory=dict)
+    points: dict[str, tuple[str, Layer]] = field(default_factory=dict)  # of the arms: table and values
 
     def arms(self, name: str) -> Iterator[Arm]:
         """An arm, or one for every combination of its axes' values."""
@@ -411,6 +534,7 @@ class _Maker:
         for point in product(*axes.values()):
             at = dict(zip(axes, point, strict=True))
             arm = self._arm(" ".join([name, ", ".join(f"{k}={_shown(g)}" for k, g in at.items())]).strip(), name, at)
+            self.points[arm.name] = name, at
             twin = made.get(arm.cells[0].job.run.id)
             if twin is not None:
                 raise self._same(axes, point, twin[1])
@@ -449,6 +573,16 @@ class _Maker:
             found[value] = Option(value, trial, replace(self._arm(name, name, at), name=name))
         return Choice(name, tuple(found.values()))
 
+    def placebos(self, arm: str) -> Iterator[Arm]:
+        """What takes away from an arm what it is credited for, and leaves all else as it is there."""
+        for name, layer in self.source.placebos.items():
+            if arm not in self.points:
+                raise UserError("usage", "--confirm", "the placebos of a value yet to be chosen are not known", got=arm)
+            own, at = self.points[arm]
+            tiny = self.source.tiny.get("placebos", {}) if self.typed.tiny and self.source.tiny else {}
+            smaller = _arm_layer(self.source.place, "tiny.placebos", name, tiny.get(name, {}))
+            yield self._arm(f"{name} of {arm}", own, {**at, **layer, **smaller})
+
     def _axes(self, name: str) -> Layer:
         return self.source.axes.get(name, {})
 
@@ -471,11 +605,11 @@ class _Maker:
         """The arm `name` with these values laid over it; every seed a cell."""
         layers, follows = self._layers(name, at)
         gathered = options.combined(layers)
-        try:
-            facts = self._look(gathered.train)
-            completed = settings.complete(gathered.train, facts)
-        except UserError as error:
-            raise gathered.located(error) from error
+        completed, facts = self._completed(gathered)
+        changes = self._changes(completed)
+        if changes:
+            gathered = gathered._replace(train=gathered.train.model_copy(update=changes))
+            completed, facts = self._completed(gathered)
         threads = completed.threads or self.fields.threads
         completed = completed.model_copy(update={"threads": threads})
         seeds = self.fields.seeds if seeds is None else seeds
@@ -483,8 +617,27 @@ class _Maker:
         for seed in seeds:
             own = completed.model_copy(update={"seed": seed, **({"split_seed": seed} if follows else {})})
             made = Job(gathered, own, facts, job.located(own, facts), resume=True)
-            cells.append(Cell(label, seed, job.checked(made), chooses="val_fraction" in at))
+            cells.append(Cell(label, seed, job.checked(made), chooses=self.typed.screen or "val_fraction" in at))
         return Arm(label, completed, tuple(cells))
+
+    def _completed(self, gathered: options.Gathered) -> tuple[Train, Facts]:
+        try:
+            facts = self._look(gathered.train)
+            return settings.complete(gathered.train, facts), facts
+        except UserError as error:
+            raise gathered.located(error) from error
+
+    def _changes(self, full: Train) -> dict[str, Any]:
+        """What a screen, or a confirmation of what validation images picked, changes in an arm's settings."""
+        if self.typed.confirm is not None and self.source.fields.metric.startswith("val."):
+            return {"val_fraction": 0.0}
+        if not self.typed.screen:
+            return {}
+        assert full.epochs is not None
+        shorter = {"epochs": math.ceil(full.epochs / SCREEN_SHARE), "keep": None}
+        if full.schedule == "step":
+            shorter["step_every"] = math.ceil(full.step_every / SCREEN_SHARE)
+        return shorter | {"val_fraction": full.val_fraction or SCREEN_HELD_OUT}
 
     def _look(self, train: Train) -> Facts:
         """What is known of the data; a file is read once, not once for every arm."""
@@ -515,7 +668,7 @@ class _Maker:
         place, tiny = self.source.place, self.source.tiny
         assert tiny is not None
         arms = tiny.get("arms", {})
-        base = options.file_layer({k: v for k, v in tiny.items() if k not in ("arms", "choose")}, place, path="tiny.")
+        base = options.file_layer({k: v for k, v in tiny.items() if k not in OF_TINY}, place, path="tiny.")
         return base, _arm_layer(place, "tiny.arms", name, arms[name]) if name in arms else {}
 
     def _sets(self) -> dict[str, Layer]:
@@ -554,9 +707,13 @@ def _baseline(source: Source, typed: Typed, fields: Fields, names: list[str]) ->
     text = typed.baseline or fields.baseline
     if text is None:
         return names[0]
+    return _named("--baseline" if typed.baseline else source.origins["baseline"], text, names)
+
+
+def _named(origin: str, text: str, names: list[str]) -> str:
+    """The arm of this name, or the one that ends in it: `beta=0.1` for `synermix beta=0.1`."""
     found = [name for name in names if name == text] or [name for name in names if name.endswith(f" {text}")]
     if len(found) != 1:
-        origin = "--baseline" if typed.baseline else source.origins["baseline"]
         raise UserError("config", origin, "no such arm", got=text, hint=nearest(text, names))
     return found[0]
 

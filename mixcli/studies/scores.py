@@ -104,7 +104,7 @@ def _values(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dic
     tests, vals = ([(row["epoch"], row[split]) for row in rows if split in row] for split in ("test", "val"))
     curve = [(epoch, _points(found["accuracy"])) for epoch, found in vals or tests]
     known = curve[0][0] == 1 or curve[0][0] * START <= result["epochs"]
-    val = result.get("val", {})
+    val, clean = result.get("val", {}), result.get("clean_train", {})
     return {
         "test.top1": _points(result["accuracy"]),
         "test.top1_median_last10": _points(result["accuracy_median_last10"]),
@@ -116,7 +116,7 @@ def _values(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dic
         "epochs_to_90": _first_at(curve, 0.9) if known else None,
         "curve_area": sum(points for _, points in curve) / len(curve) if known else None,
         "early_spread": result.get("early_spread"),
-        "gap": result.get("gap"),
+        "gap": _points(clean["accuracy"] - result["accuracy"]) if clean else None,
         "seconds": result["seconds"],
         "seconds_per_step": result["seconds"] / result["steps"],
     }

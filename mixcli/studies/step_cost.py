@@ -18,7 +18,7 @@ others the parts before the net are measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -115,7 +115,7 @@ def _source(facts: Facts) -> Source:
     return Source(facts.identity, facts, names, train, None, train.take(np.arange(0)), half, half, digest="")
 
 
-class _Silent:
+class Silent:
     """A reporter that tells nothing."""
 
     def note(self, line: str) -> None: ...
@@ -127,7 +127,7 @@ class _Silent:
 def _training(method: Method, base: dict[str, Any], source: Source) -> Training:
     """A run about to make its first step, whose folder is never made."""
     train = complete(Train.model_validate({**base, "method": method}), source.facts)
-    training = Training(train, source, Run(Path("bench")), _Silent(), devices.prepare(train), Stop())
+    training = Training(train, source, Run(Path("bench")), Silent(), devices.prepare(train), Stop())
     training.state.net.train()
     return training
 
@@ -176,8 +176,8 @@ class Bench:
         mean["data"] += layout
         if self.steps and training.machine.device.type == "cuda":
             start = clock()
-            for _ in range(self.steps):
-                made_step(training, order, lambda: 0.0)
+            for _ in range(self.steps):  # the loop's own step: `made_step` mixes once more
+                training.step(*order.step(training.state.step % training.steps))
             mean["unbroken"] = (clock() - start) / self.steps + layout
         self.turns.append(mean)
 
@@ -202,6 +202,15 @@ class Bench:
     def sums(self) -> list[float]:
         """Seconds of a whole step, by turn; empty where none was made."""
         return [sum(turn[part] for part in PARTS) for turn in self.turns] if self.steps else []
+
+
+def stepping(training: Training) -> Iterator[None]:
+    """Makes the steps of the training loop, one after each `next`, epoch after epoch and beyond the last."""
+    while True:
+        order = training.order(training.state.step // training.steps)
+        for k in range(training.state.step % training.steps, training.steps):
+            training.step(*order.step(k))
+            yield
 
 
 def made_step(training: Training, order: Order, clock: Clock) -> dict[str, float]:

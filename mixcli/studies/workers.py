@@ -47,7 +47,8 @@ TAIL = 4000  # bytes of a worker's output that may be shown
 class Ended:
     """How a cell ended.
 
-    state    done, failed, or stopped (saved and given back because a stop was asked for)
+    state    done, failed, stopped (saved and given back because a stop was asked for), or, the first time that it is
+             seen so and before its end, busy: another process holds it
     adopted  done already, or by another process meanwhile
     """
 
@@ -242,7 +243,7 @@ class Queue:
     def __init__(self, cells: Sequence[Cell], on_end: Callable[[Ended], None]):
         self.waiting, self.held = deque(cells), deque[Cell]()
         self._on_end = on_end
-        self._out = 0
+        self._seen_held: set[str] = set()  # ids
         self._looked = 0.0
 
     @property
@@ -272,13 +273,17 @@ class Queue:
                 last = tuple(error.get("last", ()))
                 self.end(Ended(cell, "failed", kind=error["kind"], message=str(error.get("message", "")), last=last))
             elif cell.job.run.busy():
-                self.held.append(cell)
+                self.put_back(cell)
             else:
                 return cell
         return None
 
     def put_back(self, cell: Cell) -> None:
+        """A cell that another process holds, to be looked at again."""
         self.held.append(cell)
+        if cell.job.run.id not in self._seen_held:
+            self._seen_held.add(cell.job.run.id)
+            self.end(Ended(cell, "busy"))
 
     def end(self, ended: Ended) -> None:
         self._on_end(ended)

@@ -55,7 +55,7 @@ def test_a_row_logs_the_rate_that_its_last_update_used(tmp_path):
 def test_ema_is_the_running_average_it_claims_to_be(tmp_path):
     made = harness.training(tmp_path, harness.settings(ema=0.8, epochs=1))
     average = None
-    original = made._step
+    original = made.step
 
     def step(rows, added):
         nonlocal average
@@ -63,7 +63,7 @@ def test_ema_is_the_running_average_it_claims_to_be(tmp_path):
         now = made.state.net.head.weight.detach().clone()
         average = now if average is None else 0.8 * average + 0.2 * now
 
-    made._step = step
+    made.step = step
     with made.machine.session():
         result = made.go()
     assert torch.allclose(made.state.ema.module.head.weight, average, atol=1e-6)
@@ -151,6 +151,19 @@ def test_the_result_is_of_the_last_epoch_with_the_median_of_the_last_ten_beside_
     assert made.run.state == "finished"
 
 
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_training_images_are_scored_once_at_the_end_without_augmentation(tmp_path, ema):
+    made = harness.run_through(tmp_path, harness.settings(epochs=2, pad=2, ema=ema))
+    found, split = json.loads(made.run.result.read_text())["clean_train"], made.source.train
+    pixels = torch.from_numpy(split.images).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (made.source.mean, made.source.std))
+    with torch.no_grad():
+        logits = made.state.evaluated.eval()((pixels - mean) / std)
+    right = logits.argmax(1) == torch.from_numpy(split.labels)
+    assert found["images"] == len(split) and found["accuracy"] == pytest.approx(float(right.double().mean()))
+    assert not any("clean_train" in row for row in made.run.rows())
+
+
 def test_ledger_27_logged_parts_sum_to_the_logged_total(tmp_path):
     rows = harness.run_through(tmp_path, harness.settings(SynerMix(beta=0.3), epochs=1)).run.rows()
     parts = rows[0]["train"]
@@ -213,10 +226,10 @@ def test_gpu_a_run_repeats_its_bits_and_never_waits_in_a_step(tmp_path, method):
     quiet = harness.training(tmp_path / "3", train)
     rows = torch.arange(20).numpy()
     with quiet.machine.session():
-        quiet._step(rows, 0)
+        quiet.step(rows, 0)
         quiet.state.step = 1  # a step at which the flag is not read
         torch.cuda.set_sync_debug_mode("error")
         try:
-            quiet._step(rows, 0)
+            quiet.step(rows, 0)
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -15,7 +15,7 @@ from mixcli.cli import main
 from mixcli.engine import training
 from mixcli.errors import UserError
 from mixcli.runs import Run
-from mixcli.studies import ablation, design, workers
+from mixcli.studies import ablation, benchmark, budget, design, workers
 from mixcli.studies.design import Typed
 from tests.studies.study import ARMS, TINY, Here, digests, write
 
@@ -223,6 +223,34 @@ def test_the_clock_stops_a_study_for_requeueing(capsys, monkeypatch) -> None:
     assert "stopped by --stop-after; 0 of 4 cells done" in capsys.readouterr().err
 
 
+def test_a_cell_that_another_process_holds_is_told_skipped_and_looked_at_again(capsys, monkeypatch) -> None:
+    held = study().first_cells()[0].job.run
+    with held:  # as by another process
+        Path(held.folder, "settings.toml").write_text("seed = 0\n")
+
+        def before(cell: Any, stop: Any) -> None:
+            if len(Here.ran) == 2:
+                held.settings.unlink()
+                held.close()
+
+        monkeypatch.setattr(Here, "before", staticmethod(before))
+        assert ablate() == 0
+    err = capsys.readouterr().err.splitlines()
+    assert err[0] == "none seed=0  busy in another process, skipped, looked at again at the end"
+    assert Here.ran == ["mixup seed=0", "none seed=1", "mixup seed=1", "none seed=0"] and len(err) == 5
+
+
+def test_a_cell_that_another_process_ends_is_told_as_its_own(capsys) -> None:
+    told: list[str] = []
+    cell, tally = study().first_cells()[0], ablation.Tally(4, 1, told.append)
+    with cell.job.run as run:
+        run.begin("seed = 0\n")
+        run.finish({"accuracy": 0.5})
+    tally.end(workers.Ended(cell, "busy"))
+    tally.end(workers.Ended(cell, "done", adopted=True))
+    assert told[1] == "1/4  none seed=0  test 50.00 %  done by another process" and tally.ended == 1
+
+
 # -- the plan -----------------------------------------------------------------------------------------------------
 
 
@@ -288,6 +316,34 @@ def test_a_dry_run_tells_cells_time_and_power_and_makes_nothing(capsys) -> None:
     assert ablate("--dry-run", "--extend", "--devices", "cpu:1") == 0
     out = capsys.readouterr().out
     assert "each arm against none" in out and "2 runs per arm" in out and "nothing was started" in out
+
+
+def test_time_and_disk_of_a_dry_run_are_measured_or_unknown_and_never_guessed(capsys) -> None:
+    assert ablate("--dry-run", "--json") == 0
+    plan = result(capsys)["result"]
+    assert plan["hours"] is plan["bytes"] is None and plan["measured"] == []
+    assert ablate("--dry-run") == 0
+    assert "time and disk unknown: no finished runs" in " ".join(capsys.readouterr().out.split())
+    assert ablate("--dry-run", "--measure", "--json") == 0
+    measured = result(capsys)["result"]
+    assert measured["measured"] == ["none seed=0", "mixup seed=0"] and 0 < measured["hours"] < 0.1
+    assert [path.name for path in Path().iterdir()] == ["small.toml"]
+    assert ablate("--seeds", "1") == 0
+    kept = sum(path.stat().st_size for path in Path("runs").rglob("*.ckpt"))
+    capsys.readouterr()
+    assert ablate("--dry-run", "--seeds", "3", "--extend", "--measure", "--json") == 0
+    after = result(capsys)["result"]
+    assert after["measured"] == [] and after["bytes"] == 2 * kept  # two runs are done, four to do
+    assert measured["bytes"] == pytest.approx(2 * kept, rel=0.02)
+
+
+def test_what_is_measured_is_the_plain_step_of_the_cell_on_the_clock(monkeypatch) -> None:
+    [cell] = [c for c in study().first_cells() if c.name == "mixup seed=1"]
+    made: list[int] = []
+    step = training.Training.step
+    monkeypatch.setattr(training.Training, "step", lambda self, *a: (made.append(self.state.step), step(self, *a)))
+    monkeypatch.setattr(benchmark, "wall_of", lambda device: lambda: float(len(made)))
+    assert budget.measured(cell, "cpu")[0] == 1.0 and made == list(range(25))
 
 
 # -- choices ------------------------------------------------------------------------------------------------------

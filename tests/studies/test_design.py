@@ -90,6 +90,7 @@ TYPED = [
     ("small.toml --axis alpha=1", "--axis: makes a study of its own"),
     ("small.toml --seeds 0", "--seeds: none; got 0, expected a count, or a comma list without repeats"),
     ("small.toml --seeds 1,1", "--seeds: repeated; got 1,1"),
+    ("small.toml --seeds ,", "--seeds: not seeds; got ,"),
     ("small.toml --seeds -1", "--seeds: not seeds; got -1"),
     ("small.toml --seeds 2,x", "--seeds: not seeds; got 2,x"),
     ("small.toml --baseline nine", "--baseline: no such arm; got nine. Did you mean none?"),
@@ -112,6 +113,7 @@ TYPED = [
     ("small.toml --stop-after 3x", "--stop-after: not a duration; got 3x"),
     ("small.toml --engine slurm", "--engine: unknown; got slurm, expected local or ray"),
     ("small.toml --runs small.toml", "small.toml: not a writable directory"),
+    ("small.toml --measure", "--measure: is for --dry-run"),
     ("--axis alpha --method mixup", "--axis: not an axis; got alpha, expected KEY=V1,V2"),
     ("--axis alpha= --method mixup", "--axis alpha: no values"),
     ("--axis alpha=1,2 --axis alpha=3 --method mixup", "--axis alpha: given twice"),
@@ -245,7 +247,18 @@ def test_every_named_study_is_whole_at_full_size(name, monkeypatch) -> None:
     """Its settings fit the data they name; no pixels are needed to tell."""
     monkeypatch.setattr(sources, "look", lambda train: sources.CIFAR.get(train.dataset, sources.DIGITS))
     study = design.read(Typed(name), {}, {})
-    assert study.name == name and len(study.fields.seeds) == 8 and len(study.names) > 1
+    assert study.name == name and len(study.names) > 1
+    assert len(study.fields.seeds) == (8 if study.timing is None else 1)
+
+
+@pytest.mark.parametrize("name", ["synermix-p", "synermix-views"])
+def test_a_study_of_synermix_carries_its_controls_and_shares_their_runs(name) -> None:
+    study, controls = (design.read(Typed(n, tiny=True), {}, {}) for n in (name, "synermix-controls"))
+    theirs = {arm.name: {cell.job.run.id for cell in arm.cells} for arm in controls.arms}
+    mine = {arm.name: {cell.job.run.id for cell in arm.cells} for arm in study.arms}
+    shared = ["clean-ce", "equal", "bn-only", "mixup-supplement", "mixup-supplement-2x", "mixup"]
+    assert [name for name in mine if name in theirs and mine[name] == theirs[name]] == shared
+    assert study.fields.family == design.VERSUS_BASELINE and study.baseline.startswith("synermix ")
 
 
 def test_quickstart_is_what_the_readme_says() -> None:

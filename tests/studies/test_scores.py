@@ -46,6 +46,7 @@ def written(tmp_path, tests=ACCURACIES, vals=None, every=1):
     run.finish({
         "accuracy": last, "accuracy_median_last10": statistics.median(tests[-10:]), "nll": 1 - last, "test_images": 360,
         "epochs": len(tests), "steps": 4 * len(tests), "seconds": 4.8, "seed": 0, "early_spread": 0.07,
+        "clean_train": {"accuracy": 0.97, "nll": 0.1, "images": 100},
         **({"val": {"accuracy": vals[-1], "nll": 0.5, "images": 50}} if vals else {}),
     })  # fmt: skip
     return run
@@ -58,7 +59,8 @@ def test_the_scores_of_a_made_up_run_are_those_counted_by_hand(tmp_path):
     assert found["oracle_test_best"] == pytest.approx(95)
     assert found["epochs_to_90"] == 5  # 0.9 is the first at 0.9 x 0.92 = 0.828
     assert found["curve_area"] == pytest.approx(100 * sum(ACCURACIES) / 12)
-    assert (found["early_spread"], found["gap"], found["seconds_per_step"]) == (0.07, None, pytest.approx(0.1))
+    assert found["gap"] == pytest.approx(5)
+    assert (found["early_spread"], found["seconds_per_step"]) == (0.07, pytest.approx(0.1))
     assert found["val.top1"] is found["test.top1_best_on_val"] is None
 
 
@@ -81,6 +83,13 @@ def test_a_trained_run_scores_what_its_files_say(trained):
     wanted = {"dataset": "digits", "test_images": 360, "epochs": 3, "batch": 20, "per_class": 12, "images_per_step": 20}
     assert {key: found.facts[key] for key in wanted} == wanted
     assert found.facts["test_digest"] == result["test_digest"] and found.facts["device"] == "cpu"
+
+
+def test_a_run_from_before_the_gap_was_recorded_has_none(run):
+    result = json.loads(run.result.read_bytes())
+    del result["clean_train"]
+    run.result.write_bytes(as_json(result))
+    assert scores_of(run)["gap"] is None
 
 
 def test_a08_a_cut_last_line_is_a_warning_and_the_result_stands_in(run):
