@@ -734,26 +734,33 @@ def _listings(chosen: dict[str, dict[str, str]]) -> Any:
 
 @app.command("bench")
 def bench(
-    what: Annotated[str, typer.Argument(metavar="mixing|step|data|synermix")],
+    what: Annotated[str, typer.Argument(metavar="mixing|step|data|synermix|corruptions")],
     net: Annotated[str | None, typer.Option(metavar="NAME", help="of the step; small unless named")] = None,
-    names: Annotated[str | None, typer.Option(metavar="NAME,...", help="mixings or methods; unset: all")] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; of mixing and step")] = "cpu",
+    names: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="mixings, methods or corruptions; unset: all")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; of mixing and step")] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="where corruptions look for CIFAR-100; else random pictures")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> Outcome:
     """Measure what a step costs here, against the usual way."""
     if what not in BENCHES:
         raise UserError("usage", "bench", "unknown", got=what, hint=nearest(what, BENCHES))
-    for option, value, of in (("--net", net, ("step",)), ("--names", names, ("step", "mixing"))):
-        if value is not None and what not in of:
+    given = {"net": net, "names": names.split(",") if names else None, "device": device, "data_dir": data_dir}
+    for key, of in (("net", ("step",)), ("names", ("step", "mixing", "corruptions")), ("device", ("step", "mixing")),
+                    ("data_dir", ("corruptions",))):  # fmt: skip
+        option = f"--{key.replace('_', '-')}"
+        if given[key] is not None and what not in of:
             raise UserError("usage", option, f"bench {what} has no such option")
     from importlib import import_module
 
     from mixcli.report import tables
 
     module, columns = BENCHES[what]
-    chosen = {"names": names.split(",") if names else None, "device": device} if columns else {}
-    result = getattr(import_module(module), what)(**chosen, **({"net": net} if net else {}))
+    result = getattr(import_module(module), what)(**{key: value for key, value in given.items() if value is not None})
     title = f"bench {what}"
     return Outcome(result, lambda: tables.rows(title, result, columns) if columns else tables.measured(title, result))
 
@@ -770,6 +777,11 @@ BENCHES: dict[str, tuple[str, dict[str, str]]] = {  # where, and the columns of 
         {"method": "method", "data_ms": "data", "plan_ms": "plan", "mix_ms": "mix", "forward_ms": "fwd",
          "backward_ms": "bwd", "optimizer_ms": "update", "step_ms": "step", "unbroken_ms": "whole",
          "ratio": "/none", "mixing_share": "share"},
+    ),
+    "corruptions": (
+        "mixcli.studies.corruption_cost",
+        {"corruption": "corruption", "us": "ours", "loop_us": "loop", "times": "times", "lowest": "lowest",
+         "highest": "highest", "goal": "goal", "loop_images": "images of the loop"},
     ),
     "data": ("mixcli.studies.benchmark", {}),
     "synermix": ("mixcli.studies.benchmark", {}),

@@ -3,8 +3,9 @@
 D. Hendrycks, T. Dietterich 2019, arXiv 1903.12261. Written from the description of the algorithms with numpy, scipy
 and Pillow, each image by itself: what such a script computes anew for every image is computed anew (kernels, the disc
 of defocus blur, the factors of zoom blur), glass blur visits pixel by pixel in Python and draws each offset with a call
-of its own, frost opens and resizes its picture every time. Draws come from numpy's legacy generator, as published.
-Nothing is made slow on purpose: where a library has a step in C, it is used.
+of its own, frost opens and resizes its picture every time, and what is motion-blurred goes through a PNG in memory both
+ways, as scripts hand it to ImageMagick. Draws come from numpy's legacy generator, as published. Nothing is made slow on
+purpose: where a library has a step in C, it is used.
 
 Where published scripts call OpenCV, scikit-image or ImageMagick, scipy, matplotlib and numpy stand in: filters are
 scipy.ndimage's or an FFT, hue comes from matplotlib, motion blur is one slice per tap. So a ratio is to these loops.
@@ -143,7 +144,14 @@ def _angle(parameters: tuple[float, float], size: Size, rng: RandomState) -> Dra
 
 
 def _motion_blur(image: np.ndarray, parameters: tuple[float, float], drawn: Drawn) -> np.ndarray:
-    return _along(image, *parameters, drawn["angle"])
+    return _by_file(_along(_by_file(image), *parameters, drawn["angle"]))
+
+
+def _by_file(image: np.ndarray) -> np.ndarray:
+    """The image through a PNG in memory."""
+    file = BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return np.asarray(Image.open(file))
 
 
 def _along(image: np.ndarray, radius: float, sigma: float, angle: float) -> np.ndarray:
@@ -190,7 +198,7 @@ def _snow(image: np.ndarray, parameters: tuple[float, ...], drawn: Drawn) -> np.
     x = image / 255.0
     layer = _zoomed(drawn["normal"] * deviation + mean, factor)
     layer[layer < threshold] = 0
-    layer = (_along(_bytes(layer), radius, sigma, drawn["angle"]) / 255.0)[..., None]
+    layer = _by_file(_along(_by_file(_bytes(layer)), radius, sigma, drawn["angle"]))[..., None] / 255.0
     grey = (x @ np.array([0.299, 0.587, 0.114]))[..., None]
     x = keep * x + (1 - keep) * np.maximum(x, grey * 1.5 + 0.5)
     return _bytes(x + layer + np.rot90(layer, 2))
@@ -360,7 +368,7 @@ def _edges(layer: np.ndarray) -> np.ndarray:
         before = framed[1 - dy : 1 - dy + height, 1 - dx : 1 - dx + width]
         after = framed[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
         steepest |= chosen & (size > before) & ((size > after) if strict else (size >= after))
-    islands, count = ndimage.label(steepest & (size > 50), np.ones((3, 3)))  # type: ignore[misc]
+    islands, count = ndimage.label(steepest & (size > 50), np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
     strong = np.zeros(count + 1, bool)
     strong[islands[steepest & (size > 150)]] = True
     strong[0] = False
