@@ -527,13 +527,16 @@ def compare(
     what: Annotated[
         list[str], typer.Argument(metavar="RUN... | TABLE.csv", help="finished runs, or one table of them")
     ],
+    on: Annotated[
+        str | None, typer.Option(metavar="NAME-c", help="compare what eval-corruptions saved of them")
+    ] = None,
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="of a table: the arms' names")] = None,
     value: Annotated[str | None, typer.Option(metavar="COLUMN", help="of a table: one accuracy per run")] = None,
     seed: Annotated[str | None, typer.Option(metavar="COLUMN", help="of a table: which runs belong together")] = None,
     baseline: Annotated[str | None, typer.Option(metavar="ARM", help="what the others are compared with")] = None,
     test: Annotated[str, typer.Option(metavar="welch|paired", help="paired: by seed, planned beforehand")] = "welch",
-    metric: Annotated[str, typer.Option(metavar="NAME", help="of runs: the number compared")] = "test.top1",
-    select: Annotated[str, typer.Option(metavar="NAME", help="last, median_last_10 or best_on_val")] = "last",
+    metric: Annotated[str | None, typer.Option(metavar="NAME", help="of runs; unset: test.top1")] = None,
+    select: Annotated[str | None, typer.Option(metavar="NAME", help="last, median_last_10 or best_on_val")] = None,
     sesoi: Annotated[str, typer.Option(metavar="POINTS", help="the smallest gap worth a claim")] = "0.5",
     out: Annotated[str | None, typer.Option(metavar="DIR", help="write tables and figure there")] = None,
     root: Annotated[str | None, typer.Option("--runs", metavar="DIR", help="folder of the runs")] = None,
@@ -541,7 +544,10 @@ def compare(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> Outcome:
-    """Compare finished runs: mixcli compare RUN RUN ..., or one CSV: table.csv --by method --value accuracy."""
+    """Compare finished runs: mixcli compare RUN RUN ..., or one CSV: table.csv --by method --value accuracy.
+
+    With --on cifar100-c their saved corruption results are compared, by the mean over corruptions; none is made.
+    """
     from mixcli import options
     from mixcli.report import tables
     from mixcli.report.progress import Reporter
@@ -549,6 +555,10 @@ def compare(
 
     known = design.Fields.model_fields
     gap = options.parse(known["sesoi"], options.Given(sesoi, "--sesoi", text=True))
+    if test == "corruptions":
+        from mixcli.studies import corruption_comparison
+
+        raise corruption_comparison.refused()
     chosen = options.parse(known["test"], options.Given(test, "--test", text=True))
     is_table = len(what) == 1 and what[0].endswith(".csv")
     for option, given in (("--by", by), ("--value", value), ("--seed", seed)):
@@ -556,16 +566,24 @@ def compare(
             raise UserError("usage", option, "is for a CSV file")
         if given is None and is_table and option != "--seed":
             raise UserError("usage", option, "needs the name of a column")
+    for option, given in (("--metric", metric), ("--select", select)):
+        if given is not None and on is not None:
+            raise UserError("usage", option, "does not go with --on, which compares the mean over corruptions")
     with Reporter("mixcli compare", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
-        if is_table:
+        if on is not None:
+            from mixcli.studies import corruption_comparison
+
+            folder = Path(options.runs_root({"runs": root}, os.environ))
+            found = corruption_comparison.of_saved(what, folder, on, baseline=baseline, test=chosen, sesoi=gap)
+        elif is_table:
             assert by is not None and value is not None
             found = comparison.of_csv(Path(what[0]), by, value, seed, baseline=baseline, test=chosen, sesoi=gap)
         else:
             folder = Path(options.runs_root({"runs": root}, os.environ))
-            picked = options.parse(known["select"], options.Given(select, "--select", text=True))
-            found = comparison.of_runs(what, folder, baseline=baseline, test=chosen, sesoi=gap, metric=metric,
-                                       select=picked, warn=reporter.warn)  # fmt: skip
+            picked = options.parse(known["select"], options.Given(select or "last", "--select", text=True))
+            found = comparison.of_runs(what, folder, baseline=baseline, test=chosen, sesoi=gap,
+                                       metric=metric or "test.top1", select=picked, warn=reporter.warn)  # fmt: skip
         if out is not None:
             comparison.write(found, Path(out))
     return Outcome(found.document(), lambda: tables.comparison(found))
@@ -734,7 +752,7 @@ def _listings(chosen: dict[str, dict[str, str]]) -> Any:
 
 @app.command("bench")
 def bench(
-    what: Annotated[str, typer.Argument(metavar="mixing|step|data|synermix|corruptions")],
+    what: Annotated[str, typer.Argument(metavar="mixing|step|data|synermix|corruptions|false-positives")],
     net: Annotated[str | None, typer.Option(metavar="NAME", help="of the step; small unless named")] = None,
     names: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="mixings, methods or corruptions; unset: all")
@@ -760,7 +778,8 @@ def bench(
     from mixcli.report import tables
 
     module, columns = BENCHES[what]
-    result = getattr(import_module(module), what)(**{key: value for key, value in given.items() if value is not None})
+    measure = getattr(import_module(module), what.replace("-", "_"))
+    result = measure(**{key: value for key, value in given.items() if value is not None})
     title = f"bench {what}"
     return Outcome(result, lambda: tables.rows(title, result, columns) if columns else tables.measured(title, result))
 
@@ -781,7 +800,12 @@ BENCHES: dict[str, tuple[str, dict[str, str]]] = {  # where, and the columns of 
     "corruptions": (
         "mixcli.studies.corruption_cost",
         {"corruption": "corruption", "us": "ours", "loop_us": "loop", "times": "times", "lowest": "lowest",
-         "highest": "highest", "goal": "goal", "loop_images": "images of the loop"},
+         "highest": "highest", "goal": "goal", "loop_images": "images"},
+    ),
+    "false-positives": (
+        "mixcli.studies.false_positives",
+        {"seeds": "seeds", "noise": "noise of a corruption", "paired_t": "paired t", "wilcoxon": "Wilcoxon",
+         "welch": "Welch over runs"},
     ),
     "data": ("mixcli.studies.benchmark", {}),
     "synermix": ("mixcli.studies.benchmark", {}),

@@ -34,8 +34,19 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
 
 
+@dataclass(frozen=True)
+class Detail:
+    """A further table: as readers see it, and its rows for programs."""
+
+    name: str
+    section: Section
+    rows: tuple[Mapping[str, Any], ...]
+
+
 def write(report: Any, folder: Path) -> None:
     """runs.csv, results.csv, comparisons.csv, cost.csv, table.md, table.tex and figure.png; each whole or not there.
+
+    Where a report has details, also details.csv.
 
     Raises UserError: disk_full, io.
     """
@@ -46,6 +57,7 @@ def write(report: Any, folder: Path) -> None:
         "cost.csv": _csv(_costs(report)),
         "table.md": "\n".join(_markdown(report)) + "\n",
         "table.tex": "\n".join(_latex(report)) + "\n",
+        **({"details.csv": _csv(_details(report))} if report.details else {}),
     }
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,6 +83,7 @@ def sections(report: Any) -> Iterator[Section]:
         headings = ("follow-up (means)", *report.columns.values())
         rows = tuple((row.arm, *(_short(row.columns[name]) for name in report.columns)) for row in report.rows)
         yield Section(headings, rows)
+    yield from (detail.section for detail in report.details)
 
 
 def _arms(report: Any, versus: Mapping[str, Mapping[str, Any]]) -> Section:
@@ -192,6 +205,11 @@ def _comparisons(report: Any) -> Iterator[dict[str, Any]]:
     for c in report.comparisons:
         words = {"post_hoc": report.plan.post_hoc, "sentence": c["sentence"], "notes": " | ".join(c["notes"])}
         yield {key: c[key] for key in order} | words
+
+
+def _details(report: Any) -> Iterator[dict[str, Any]]:
+    for detail in report.details:
+        yield from ({"table": detail.name, **row} for row in detail.rows)
 
 
 def _costs(report: Any) -> Iterator[dict[str, Any]]:

@@ -215,8 +215,13 @@ def frost(folder: Path) -> Loop:
             picture = file.convert("RGB")
         width, height = (round(side * scale) for side in picture.size)
         matrix = (1 / scale, 0, 0, 0, 1 / scale, 0)  # every output pixel between its four nearest, none averaged away
-        small = np.asarray(picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR))
-        top, left = (int(share * (side - own)) for share, side, own in zip(drawn["corner"], small.shape, image.shape))
+        small = np.asarray(
+            picture.transform((width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+        )
+        top, left = (
+            int(share * (side - own))
+            for share, side, own in zip(drawn["corner"], small.shape[:2], image.shape[:2], strict=True)
+        )
         crop = small[top : top + image.shape[0], left : left + image.shape[1]]
         return np.clip(weight * image.astype(float) + frost_weight * crop, 0, 255).astype(np.uint8)
 
@@ -363,8 +368,9 @@ def _edges(layer: np.ndarray) -> np.ndarray:
     falling = (across ^ down) >= 0
     flat, upright = slope < np.tan(np.pi / 8), slope > np.tan(3 * np.pi / 8)
     oblique = ~flat & ~upright
-    for chosen, (dy, dx), strict in ((flat, (0, 1), False), (upright, (1, 0), False),
-                                     (oblique & falling, (1, 1), True), (oblique & ~falling, (1, -1), True)):  # fmt: skip
+    ways = ((flat, 0, 1, False), (upright, 1, 0, False), (oblique & falling, 1, 1, True),
+            (oblique & ~falling, 1, -1, True))  # fmt: skip
+    for chosen, dy, dx, strict in ways:
         before = framed[1 - dy : 1 - dy + height, 1 - dx : 1 - dx + width]
         after = framed[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
         steepest |= chosen & (size > before) & ((size > after) if strict else (size >= after))
