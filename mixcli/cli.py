@@ -220,6 +220,8 @@ class Commands(TyperGroup):
             return "train", _with_settings(train, args[1:]), args[1:]
         if args[0] == "ablate":
             return "ablate", _with_settings(ablate, args[1:], "--axis" in args), args[1:]
+        if args[:2] == ["show", "corruptions"]:
+            return super().resolve_command(ctx, ["show-corruptions", *args[2:]])
         if args[0] == "show":  # its first word is the method
             named = args[1:2] if args[1:] and not args[1].startswith("-") else []
             words = [*(["--method"] if named else []), *args[1:]]
@@ -425,7 +427,7 @@ def ablate(
     """
     from mixcli import options
     from mixcli.report.progress import Reporter
-    from mixcli.studies import ablation, design
+    from mixcli.studies import ablation, design, follow
 
     most, per = _number(max_cells, "--max-cells", "batch"), _number(per_device, "--per-device", "batch")
     cluster = {"address": address, "gpus": _number(gpus_per_run, "--gpus-per-run", "weight_decay"),
@@ -464,7 +466,8 @@ def ablate(
             else:
                 chosen = workers.Local(slots, warn, found.fields.threads)
             tally = ablation.Tally(found.cells, len(slots), reporter.note)
-            failures = _run_study(ctx.obj, found, chosen, tally, seconds, retry)
+            measure = partial(follow.measure, names=found.fields.follow, device=slots[0], reporter=reporter)
+            failures = _run_study(ctx.obj, found, chosen, tally, seconds, retry, measure)
         return _report(found, kept, folder, failures, reporter)
 
 
@@ -474,9 +477,13 @@ def _warn_line(reporter: Reporter, line: str) -> None:
 
 
 def _run_study(
-    call: Call, found: Design, engine: Engine, tally: Tally, seconds: float | None, retry: bool
-) -> list[Ended]:
-    """Runs what is left of a study; returns the cells that failed. Raises UserError where a stop was asked for."""
+    call: Call, found: Design, engine: Engine, tally: Tally, seconds: float | None, retry: bool,
+    measure: Callable[..., None],
+) -> list[Ended]:  # fmt: skip
+    """Runs what is left of a study, then measures on its finished runs what it follows; returns the cells that failed.
+
+    Raises UserError where a stop was asked for.
+    """
     from mixcli.engine.stopping import Stop
     from mixcli.studies import ablation
 
@@ -486,6 +493,13 @@ def _run_study(
         if stop.kind is not None and tally.ended < tally.total:
             where = f"stopped by {stop.cause}; {tally.ended - len(tally.failed)} of {tally.total} cells done"
             raise UserError(stop.kind, found.name, where, hint=f"Continue: mixcli {shlex.join(call.argv)}")
+        try:
+            measure(ablation.done(found), stop=stop)
+        except UserError as error:
+            if stop.kind is None:
+                raise
+            where = f"stopped by {stop.cause} while it follows up; all {tally.total} cells done"
+            raise UserError(stop.kind, found.name, where, hint=f"Continue: mixcli {shlex.join(call.argv)}") from error
     return tally.failed
 
 
@@ -715,6 +729,40 @@ def show(
     shares = [round(float(ratio), 4) for ratio in sheet.ratio]
     result = {"file": str(path), "method": sheet.title, "dataset": settings.dataset, "ratio": shares}
     return Outcome(result, lambda: tables.measured(f"{sheet.title} on {settings.dataset}", result))
+
+
+@app.command("show-corruptions", hidden=True)  # typed as `show corruptions`
+def show_corruptions(
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="digits, cifar100, …, a .npz file")] = "digits",
+    data_dir: Annotated[str | None, typer.Option(metavar="DIR", help="where data lies; unset: data")] = None,
+    image: Annotated[str, typer.Option(metavar="INT", help="row of the test split")] = "0",
+    seed: Annotated[str, typer.Option(metavar="INT", help="of the generator")] = "0",
+    frost_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="frost1 .. frost5, your copies of the published textures")
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="the figure: .png, .pdf or .svg")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> Outcome:
+    """Draw one test image under every corruption of its size, at severities 1 to 5."""
+    from mixcli import options
+    from mixcli.engine import job
+
+    typed = {"dataset": dataset, **({"data_dir": data_dir} if data_dir else {})}
+    row, key = _number(image, "--image", "seed"), _number(seed, "--seed", "seed")
+    gathered = options.gather(typed, None, os.environ)
+    settings, _ = job.complete(gathered)
+    from mixcli.report import plots, tables
+    from mixcli.studies import contact_sheet
+
+    path = plots.check(Path(out or "show-corruptions.png"))
+    try:
+        sheet = contact_sheet.corruptions(settings, row, key, None if frost_dir is None else Path(frost_dir))
+    except UserError as error:
+        raise gathered.located(error) from error
+    plots.corruption_sheet(sheet, path)
+    result = {"file": str(path), "dataset": settings.dataset, "image": row, "corruptions": list(sheet.images)}
+    return Outcome(result, lambda: tables.measured("corruptions", result))
 
 
 # --------------------------------------------------------------------------------------------------- mixcli list, bench

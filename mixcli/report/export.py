@@ -24,6 +24,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that beg
 TIMES = ("seconds", "seconds_per_step")
 NONE = "–"
 LONG = 400  # characters of a cell
+ACROSS = 6  # columns of a table of follow-ups: more do not fit a terminal
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,10 @@ def sections(report: Any) -> Iterator[Section]:
         yield _differences("comparisons" if report.plan.post_hoc else "planned comparisons", planned, "Holm p")
     if others:
         yield _differences("exploratory, unadjusted", others, "p")
-    if report.columns:
-        headings = ("follow-up (means)", *report.columns.values())
-        rows = tuple((row.arm, *(_short(row.columns[name]) for name in report.columns)) for row in report.rows)
+    for start in range(0, len(report.columns), ACROSS):
+        names = list(report.columns)[start : start + ACROSS]
+        headings = ("follow-up (means)", *(report.columns[name] for name in names))
+        rows = tuple((row.arm, *(_short(row.columns[name]) for name in names)) for row in report.rows)
         yield Section(headings, rows)
     yield from (detail.section for detail in report.details)
 

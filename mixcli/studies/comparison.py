@@ -63,7 +63,7 @@ class Plan:
     contrasts  further planned comparisons: name -> weight of each arm, of sum 0
     sesoi      smallest gap worth a claim, in points
     images     how many test images the metric is measured on; None where unknown
-    follow     further columns, after those of every study
+    follow     further columns, after those of every study, and their headings
     unequal    arm -> what it was given more or less of than the others, where the runs themselves do not show it
     post_hoc   why the plan is not one made before the runs; empty where it is
     seeded     whether runs of one seed belong together; False: seeds only number the runs
@@ -81,7 +81,7 @@ class Plan:
     sesoi: float = 0.5
     dataset: str = ""
     images: int | None = None
-    follow: tuple[str, ...] = ()
+    follow: Mapping[str, str] = field(default_factory=dict)
     unequal: Mapping[str, str] = field(default_factory=dict)
     post_hoc: str = ""
     seeded: bool = True
@@ -199,8 +199,9 @@ def report(
     scored = [one for one in scores if one.values.get(key) is not None]
     reasons = _reasons(scores, key, failed or {})
     unequal = _unequal(plan, scores)
-    columns = COLUMNS | {name: name for name in plan.follow}
-    columns = {name: told for name, told in columns.items() if name != key and name in produced}
+    columns = COLUMNS | dict(plan.follow)
+    columns = {name: told for name, told in columns.items()
+               if name != key and (name in produced or name in plan.follow)}  # fmt: skip
     rows = tuple(
         _row(plan, arm, [one for one in scored if one.arm == arm], key, reasons.get(arm, {}), columns, unequal)
         for arm in plan.arms

@@ -85,8 +85,8 @@ def of_saved(
     arms = {arm: [one.seed for one in scores if one.arm == arm] for arm in dict.fromkeys(s.arm for s in scores)}
     plan = Plan(f"{on}: {first.summary['headline_told']}", arms, first.headline, "last", test,
                 comparison.known_baseline(baseline, arms), sesoi=sesoi, dataset=_source(first),
-                images=first.summary["images"], post_hoc=comparison.NAMED, follow=("clean",),
-                told=f"mean top-1 accuracy over {len(first.over)} corruptions x {len(SEVERITIES)} severities")  # fmt: skip
+                images=first.summary["images"], post_hoc=comparison.NAMED, follow={"clean": "clean"},
+                told=f"top-1 accuracy, mean of {len(first.over)} corruptions x 5 severities")  # fmt: skip
     report = comparison.report(plan, scores)
     if len(found) == 2:
         a, b = found
@@ -188,8 +188,10 @@ def _two_files(a: Saved, b: Saved, scores: Sequence[Score]) -> Iterator[str]:
     over = a.over
     found = significance.image_bootstrap(*(one.correct(over).mean(0) for one in (a, b)), _random("image").host)
     first, second = (f"{one.arm} (seed {one.seed})" for one in scores)
-    yield (f"{first} against {second}: {found.difference:+.2f} points [{found.low:.2f}, {found.high:.2f}], mean of "
-           f"{len(over) * len(SEVERITIES)} cells, 95 % by bootstrap over {len(a.bits.index):,} images; {SCOPE}")  # fmt: skip
+    yield (
+        f"{first} against {second}: {found.difference:+.2f} points [{found.low:.2f}, {found.high:.2f}], mean of "
+        f"{len(over) * len(SEVERITIES)} cells, 95 % by bootstrap over {len(a.bits.index):,} images; {SCOPE}"
+    )
     yield from _same_generator([a, b])
 
 
