@@ -220,6 +220,8 @@ class Commands(TyperGroup):
             return "train", _with_settings(train, args[1:]), args[1:]
         if args[0] == "ablate":
             return "ablate", _with_settings(ablate, args[1:], "--axis" in args), args[1:]
+        if args[:2] == ["show", "corruptions"]:
+            return super().resolve_command(ctx, ["show-corruptions", *args[2:]])
         if args[0] == "show":  # its first word is the method
             named = args[1:2] if args[1:] and not args[1].startswith("-") else []
             words = [*(["--method"] if named else []), *args[1:]]
@@ -434,7 +436,7 @@ def ablate(
     """
     from mixcli import options
     from mixcli.report.progress import Reporter
-    from mixcli.studies import ablation, design
+    from mixcli.studies import ablation, design, follow
 
     most, per = _number(max_cells, "--max-cells", "batch"), _number(per_device, "--per-device", "batch")
     cluster = {"address": address, "gpus": _number(gpus_per_run, "--gpus-per-run", "weight_decay"),
@@ -483,7 +485,9 @@ def ablate(
             else:
                 chosen = workers.Local(slots, warn, found.fields.threads)
             tally = ablation.Tally(found.cells, len(slots), reporter.note)
-            failures = _run_study(ctx.obj, found, chosen, tally, seconds, retry)
+            names = () if screen else found.fields.follow
+            measure_cells = partial(follow.measure, names=names, device=slots[0], reporter=reporter)
+            failures = _run_study(ctx.obj, found, chosen, tally, seconds, retry, measure_cells)
         if screen:
             return _ranking(ctx.obj, found, folder, failures)
         return _report(found, kept, folder, failures, reporter)
@@ -519,9 +523,13 @@ def _warn_line(reporter: Reporter, line: str) -> None:
 
 
 def _run_study(
-    call: Call, found: Design, engine: Engine, tally: Tally, seconds: float | None, retry: bool
-) -> list[Ended]:
-    """Runs what is left of a study; returns the cells that failed. Raises UserError where a stop was asked for."""
+    call: Call, found: Design, engine: Engine, tally: Tally, seconds: float | None, retry: bool,
+    measure: Callable[..., None],
+) -> list[Ended]:  # fmt: skip
+    """Runs what is left of a study, then measures on its finished runs what it follows; returns the cells that failed.
+
+    Raises UserError where a stop was asked for.
+    """
     from mixcli.engine.stopping import Stop
     from mixcli.studies import ablation
 
@@ -531,6 +539,13 @@ def _run_study(
         if stop.kind is not None and tally.ended < tally.total:
             where = f"stopped by {stop.cause}; {tally.ended - len(tally.failed)} of {tally.total} cells done"
             raise UserError(stop.kind, found.name, where, hint=f"Continue: mixcli {shlex.join(call.argv)}")
+        try:
+            measure(ablation.done(found), stop=stop)
+        except UserError as error:
+            if stop.kind is None:
+                raise
+            where = f"stopped by {stop.cause} while it follows up; all {tally.total} cells done"
+            raise UserError(stop.kind, found.name, where, hint=f"Continue: mixcli {shlex.join(call.argv)}") from error
     return tally.failed
 
 
@@ -591,13 +606,16 @@ def compare(
     what: Annotated[
         list[str], typer.Argument(metavar="RUN... | TABLE.csv", help="finished runs, or one table of them")
     ],
+    on: Annotated[
+        str | None, typer.Option(metavar="NAME-c", help="compare what eval-corruptions saved of them")
+    ] = None,
     by: Annotated[str | None, typer.Option(metavar="COLUMN", help="of a table: the arms' names")] = None,
     value: Annotated[str | None, typer.Option(metavar="COLUMN", help="of a table: one accuracy per run")] = None,
     seed: Annotated[str | None, typer.Option(metavar="COLUMN", help="of a table: which runs belong together")] = None,
     baseline: Annotated[str | None, typer.Option(metavar="ARM", help="what the others are compared with")] = None,
     test: Annotated[str, typer.Option(metavar="welch|paired", help="paired: by seed, planned beforehand")] = "welch",
-    metric: Annotated[str, typer.Option(metavar="NAME", help="of runs: the number compared")] = "test.top1",
-    select: Annotated[str, typer.Option(metavar="NAME", help="last, median_last_10 or best_on_val")] = "last",
+    metric: Annotated[str | None, typer.Option(metavar="NAME", help="of runs; unset: test.top1")] = None,
+    select: Annotated[str | None, typer.Option(metavar="NAME", help="last, median_last_10 or best_on_val")] = None,
     sesoi: Annotated[str, typer.Option(metavar="POINTS", help="the smallest gap worth a claim")] = "0.5",
     out: Annotated[str | None, typer.Option(metavar="DIR", help="write tables and figure there")] = None,
     root: Annotated[str | None, typer.Option("--runs", metavar="DIR", help="folder of the runs")] = None,
@@ -605,7 +623,10 @@ def compare(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> Outcome:
-    """Compare finished runs: mixcli compare RUN RUN ..., or one CSV: table.csv --by method --value accuracy."""
+    """Compare finished runs: mixcli compare RUN RUN ..., or one CSV: table.csv --by method --value accuracy.
+
+    With --on cifar100-c their saved corruption results are compared, by the mean over corruptions; none is made.
+    """
     from mixcli import options
     from mixcli.report import tables
     from mixcli.report.progress import Reporter
@@ -613,6 +634,10 @@ def compare(
 
     known = design.Fields.model_fields
     gap = options.parse(known["sesoi"], options.Given(sesoi, "--sesoi", text=True))
+    if test == "corruptions":
+        from mixcli.studies import corruption_comparison
+
+        raise corruption_comparison.refused()
     chosen = options.parse(known["test"], options.Given(test, "--test", text=True))
     is_table = len(what) == 1 and what[0].endswith(".csv")
     for option, given in (("--by", by), ("--value", value), ("--seed", seed)):
@@ -620,16 +645,24 @@ def compare(
             raise UserError("usage", option, "is for a CSV file")
         if given is None and is_table and option != "--seed":
             raise UserError("usage", option, "needs the name of a column")
+    for option, given in (("--metric", metric), ("--select", select)):
+        if given is not None and on is not None:
+            raise UserError("usage", option, "does not go with --on, which compares the mean over corruptions")
     with Reporter("mixcli compare", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
-        if is_table:
+        if on is not None:
+            from mixcli.studies import corruption_comparison
+
+            folder = Path(options.runs_root({"runs": root}, os.environ))
+            found = corruption_comparison.of_saved(what, folder, on, baseline=baseline, test=chosen, sesoi=gap)
+        elif is_table:
             assert by is not None and value is not None
             found = comparison.of_csv(Path(what[0]), by, value, seed, baseline=baseline, test=chosen, sesoi=gap)
         else:
             folder = Path(options.runs_root({"runs": root}, os.environ))
-            picked = options.parse(known["select"], options.Given(select, "--select", text=True))
-            found = comparison.of_runs(what, folder, baseline=baseline, test=chosen, sesoi=gap, metric=metric,
-                                       select=picked, warn=reporter.warn)  # fmt: skip
+            picked = options.parse(known["select"], options.Given(select or "last", "--select", text=True))
+            found = comparison.of_runs(what, folder, baseline=baseline, test=chosen, sesoi=gap,
+                                       metric=metric or "test.top1", select=picked, warn=reporter.warn)  # fmt: skip
         if out is not None:
             comparison.write(found, Path(out))
     return Outcome(found.document(), lambda: tables.comparison(found))
@@ -763,6 +796,40 @@ def show(
     return Outcome(result, lambda: tables.measured(f"{sheet.title} on {settings.dataset}", result))
 
 
+@app.command("show-corruptions", hidden=True)  # typed as `show corruptions`
+def show_corruptions(
+    dataset: Annotated[str, typer.Option(metavar="NAME", help="digits, cifar100, …, a .npz file")] = "digits",
+    data_dir: Annotated[str | None, typer.Option(metavar="DIR", help="where data lies; unset: data")] = None,
+    image: Annotated[str, typer.Option(metavar="INT", help="row of the test split")] = "0",
+    seed: Annotated[str, typer.Option(metavar="INT", help="of the generator")] = "0",
+    frost_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="frost1 .. frost5, your copies of the published textures")
+    ] = None,
+    out: Annotated[str | None, typer.Option(metavar="FILE", help="the figure: .png, .pdf or .svg")] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> Outcome:
+    """Draw one test image under every corruption of its size, at severities 1 to 5."""
+    from mixcli import options
+    from mixcli.engine import job
+
+    typed = {"dataset": dataset, **({"data_dir": data_dir} if data_dir else {})}
+    row, key = _number(image, "--image", "seed"), _number(seed, "--seed", "seed")
+    gathered = options.gather(typed, None, os.environ)
+    settings, _ = job.complete(gathered)
+    from mixcli.report import plots, tables
+    from mixcli.studies import contact_sheet
+
+    path = plots.check(Path(out or "show-corruptions.png"))
+    try:
+        sheet = contact_sheet.corruptions(settings, row, key, None if frost_dir is None else Path(frost_dir))
+    except UserError as error:
+        raise gathered.located(error) from error
+    plots.corruption_sheet(sheet, path)
+    result = {"file": str(path), "dataset": settings.dataset, "image": row, "corruptions": list(sheet.images)}
+    return Outcome(result, lambda: tables.measured("corruptions", result))
+
+
 # --------------------------------------------------------------------------------------------------- mixcli list, bench
 
 
@@ -798,26 +865,34 @@ def _listings(chosen: dict[str, dict[str, str]]) -> Any:
 
 @app.command("bench")
 def bench(
-    what: Annotated[str, typer.Argument(metavar="mixing|step|data|synermix")],
+    what: Annotated[str, typer.Argument(metavar="mixing|step|data|synermix|corruptions|false-positives")],
     net: Annotated[str | None, typer.Option(metavar="NAME", help="of the step; small unless named")] = None,
-    names: Annotated[str | None, typer.Option(metavar="NAME,...", help="mixings or methods; unset: all")] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; of mixing and step")] = "cpu",
+    names: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="mixings, methods or corruptions; unset: all")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda or cuda:N; of mixing and step")] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="where corruptions look for CIFAR-100; else random pictures")
+    ] = None,
     json: Json = False,
     debug: Debug = False,
 ) -> Outcome:
     """Measure what a step costs here, against the usual way."""
     if what not in BENCHES:
         raise UserError("usage", "bench", "unknown", got=what, hint=nearest(what, BENCHES))
-    for option, value, of in (("--net", net, ("step",)), ("--names", names, ("step", "mixing"))):
-        if value is not None and what not in of:
+    given = {"net": net, "names": names.split(",") if names else None, "device": device, "data_dir": data_dir}
+    for key, of in (("net", ("step",)), ("names", ("step", "mixing", "corruptions")), ("device", ("step", "mixing")),
+                    ("data_dir", ("corruptions",))):  # fmt: skip
+        option = f"--{key.replace('_', '-')}"
+        if given[key] is not None and what not in of:
             raise UserError("usage", option, f"bench {what} has no such option")
     from importlib import import_module
 
     from mixcli.report import tables
 
     module, columns = BENCHES[what]
-    chosen = {"names": names.split(",") if names else None, "device": device} if columns else {}
-    result = getattr(import_module(module), what)(**chosen, **({"net": net} if net else {}))
+    measure = getattr(import_module(module), what.replace("-", "_"))
+    result = measure(**{key: value for key, value in given.items() if value is not None})
     title = f"bench {what}"
     return Outcome(result, lambda: tables.rows(title, result, columns) if columns else tables.measured(title, result))
 
@@ -834,6 +909,16 @@ BENCHES: dict[str, tuple[str, dict[str, str]]] = {  # where, and the columns of 
         {"method": "method", "data_ms": "data", "plan_ms": "plan", "mix_ms": "mix", "forward_ms": "fwd",
          "backward_ms": "bwd", "optimizer_ms": "update", "step_ms": "step", "unbroken_ms": "whole",
          "ratio": "/none", "mixing_share": "share"},
+    ),
+    "corruptions": (
+        "mixcli.studies.corruption_cost",
+        {"corruption": "corruption", "us": "ours", "loop_us": "loop", "times": "times", "lowest": "lowest",
+         "highest": "highest", "goal": "goal", "loop_images": "images"},
+    ),
+    "false-positives": (
+        "mixcli.studies.false_positives",
+        {"seeds": "seeds", "noise": "noise of a corruption", "paired_t": "paired t", "wilcoxon": "Wilcoxon",
+         "welch": "Welch over runs"},
     ),
     "data": ("mixcli.studies.benchmark", {}),
     "synermix": ("mixcli.studies.benchmark", {}),

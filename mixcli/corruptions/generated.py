@@ -27,7 +27,7 @@ from mixcli.corruptions.pixels import Corruption, Size
 from mixcli.errors import UserError
 from mixcli.files import as_json, remove_temporaries, temporary, told, write_atomic
 
-BATCH = 1000  # images corrupted at once
+BATCH = {"cpu": 128, "cuda": 1000}  # images corrupted at once; on a CPU as many as its caches hold
 FROST = tuple(f"frost{number}" for number in range(1, 6))  # the sixth published picture is never used
 KINDS = (".png", ".jpg", ".jpeg")
 
@@ -81,7 +81,8 @@ class Generated:
 
     def cell(self, name: str, severity: int) -> Tensor:
         """The images under one corruption, (n, H, W, C) uint8."""
-        parts = zip(self.images.split(BATCH), self.index.split(BATCH), strict=True)
+        size = BATCH.get(self.images.device.type, 128)
+        parts = zip(self.images.split(size), self.index.split(size), strict=True)
         return torch.cat([self._part(name, severity, images, Keys(self.seed, index)) for images, index in parts])
 
     def _part(self, name: str, severity: int, images: Tensor, keys: Keys) -> Tensor:

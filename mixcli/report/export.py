@@ -24,6 +24,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that beg
 TIMES = ("seconds", "seconds_per_step")
 NONE = "–"
 LONG = 400  # characters of a cell
+ACROSS = 6  # columns of a table of follow-ups: more do not fit a terminal
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,19 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
 
 
+@dataclass(frozen=True)
+class Detail:
+    """A further table: as readers see it, and its rows for programs."""
+
+    name: str
+    section: Section
+    rows: tuple[Mapping[str, Any], ...]
+
+
 def write(report: Any, folder: Path) -> None:
     """runs.csv, results.csv, comparisons.csv, cost.csv, table.md, table.tex and figure.png; each whole or not there.
+
+    Where a report has details, also details.csv.
 
     Raises UserError: disk_full, io.
     """
@@ -46,6 +58,7 @@ def write(report: Any, folder: Path) -> None:
         "cost.csv": as_csv(_costs(report)),
         "table.md": "\n".join(_markdown(report)) + "\n",
         "table.tex": "\n".join(_latex(report)) + "\n",
+        **({"details.csv": _csv(_details(report))} if report.details else {}),
     }
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,10 +80,12 @@ def sections(report: Any) -> Iterator[Section]:
         yield _differences("comparisons" if report.plan.post_hoc else "planned comparisons", planned, "Holm p")
     if others:
         yield _differences("exploratory, unadjusted", others, "p")
-    if report.columns:
-        headings = ("follow-up (means)", *report.columns.values())
-        rows = tuple((row.arm, *(_short(row.columns[name]) for name in report.columns)) for row in report.rows)
+    for start in range(0, len(report.columns), ACROSS):
+        names = list(report.columns)[start : start + ACROSS]
+        headings = ("follow-up (means)", *(report.columns[name] for name in names))
+        rows = tuple((row.arm, *(_short(row.columns[name]) for name in names)) for row in report.rows)
         yield Section(headings, rows)
+    yield from (detail.section for detail in report.details)
 
 
 def _arms(report: Any, versus: Mapping[str, Mapping[str, Any]]) -> Section:
@@ -192,6 +207,11 @@ def _comparisons(report: Any) -> Iterator[dict[str, Any]]:
     for c in report.comparisons:
         words = {"post_hoc": report.plan.post_hoc, "sentence": c["sentence"], "notes": " | ".join(c["notes"])}
         yield {key: c[key] for key in order} | words
+
+
+def _details(report: Any) -> Iterator[dict[str, Any]]:
+    for detail in report.details:
+        yield from ({"table": detail.name, **row} for row in detail.rows)
 
 
 def _costs(report: Any) -> Iterator[dict[str, Any]]:

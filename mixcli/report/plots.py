@@ -49,6 +49,53 @@ def contact_sheet(sheet: Any, path: Path) -> None:
     write_atomic(path, picture.getvalue())
 
 
+TILE = 96  # pixels of an image on a sheet of corruptions
+
+
+def corruption_sheet(sheet: Any, path: Path) -> None:
+    """A row per corruption, severity 1 to 5 from left to right, in two columns; the clean image leads the first."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.style import context
+
+    with context("default"):
+        names = list(sheet.images)
+        half = len(names) // 2  # the clean image takes a row of the left column
+        columns = [{"clean": sheet.clean[None], **{n: sheet.images[n] for n in names[:half]}},
+                   {n: sheet.images[n] for n in names[half:]}]  # fmt: skip
+        rows = max(map(len, columns))
+        figure = Figure(figsize=(11.5, 0.75 + 0.82 * rows), layout="constrained", facecolor=PAPER)
+        FigureCanvasAgg(figure)
+        for axis, column in zip(figure.subplots(1, 2), columns, strict=True):
+            _sheet_column(axis, column, rows)
+        figure.suptitle(sheet.title, fontsize=10, x=0.01, ha="left", parse_math=False)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=path.suffix[1:], dpi=150, metadata=_no_metadata(path.suffix))
+    write_atomic(path, picture.getvalue())
+
+
+def _sheet_column(axis: Any, column: Any, rows: int) -> None:
+    import numpy as np
+
+    step = TILE + 6
+    canvas = np.full((rows * step, 5 * step, 3), 255, np.uint8)
+    for row, images in enumerate(column.values()):
+        for place, image in enumerate(images):
+            height, width = image.shape[:2]
+            scale = TILE / max(height, width)
+            y, x = (np.minimum((np.arange(round(side * scale)) / scale).astype(int), side - 1)
+                    for side in (height, width))  # fmt: skip
+            top, left = row * step, place * step
+            canvas[top : top + len(y), left : left + len(x)] = image[y][:, x]
+    axis.imshow(canvas, interpolation="antialiased")
+    axis.set_yticks([row * step + TILE / 2 for row in range(len(column))], list(column), fontsize=9)
+    axis.set_xticks([place * step + TILE / 2 for place in range(5)], range(1, 6), fontsize=9)
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
 # ------------------------------------------------------------------------------------------------------ arms of runs
 
 INK, GREY, FAINT, PAPER, RUN = "#1a1a1a", "#5a5a5a", "#8c8c8c", "#ffffff", "#4477aa"

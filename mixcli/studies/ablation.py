@@ -16,7 +16,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -415,7 +415,7 @@ def report(design: Design, kept: Kept | None, warn: Warn) -> Report:
 
     Raises UserError: journal_corrupt for a run whose log was edited; failed_cells where no run is done.
     """
-    from mixcli.studies import comparison, scores
+    from mixcli.studies import comparison, follow, scores
 
     arms = _final_arms(design)
     found: list[scores.Score] = []
@@ -434,6 +434,7 @@ def report(design: Design, kept: Kept | None, warn: Warn) -> Report:
             "failed_cells", design.name, "no run is done, so there is nothing to compare", hint="See --status"
         )
     fields = design.fields
+    measured = follow.followed(found, {run.id: run for run in done(design)}, fields.follow)
     planned = {arm.name: list(fields.seeds) for arm in arms}
     planned |= {choice.arm: list(fields.seeds) for choice in design.choices}
     datasets = dict.fromkeys(arm.settings.dataset for arm in arms)
@@ -441,9 +442,18 @@ def report(design: Design, kept: Kept | None, warn: Warn) -> Report:
         fields.question or design.name, planned, fields.metric, fields.select, fields.test, design.baseline,
         fields.family, design.contrasts,
         sesoi=fields.sesoi, dataset=" and ".join(datasets), images=images.pop() if len(images) == 1 else None,
-        post_hoc="" if kept is None else kept.post_hoc,
+        post_hoc="" if kept is None else kept.post_hoc, follow=follow.columns(fields.follow),
+        told=follow.told(fields.metric, measured.facts),
     )  # fmt: skip
-    return comparison.report(plan, found, missing, _choices_told(design))
+    report = comparison.report(plan, measured.scores, missing, [*_choices_told(design), *measured.notes])
+    return replace(report, facts=(*report.facts, *measured.facts.items()),
+                   warnings=(*report.warnings, *measured.warnings))  # fmt: skip
+
+
+def done(design: Design) -> list[Run]:
+    """The finished runs of the arms that are compared."""
+    cells = [cell for arm in _final_arms(design) for cell in arm.cells]
+    return [cell.job.run for cell in cells if cell.job.run.finished() is not None]
 
 
 def _final_arms(design: Design) -> list[Arm]:

@@ -63,7 +63,7 @@ class Plan:
     contrasts  further planned comparisons: name -> weight of each arm, of sum 0
     sesoi      smallest gap worth a claim, in points
     images     how many test images the metric is measured on; None where unknown
-    follow     further columns, after those of every study
+    follow     further columns, after those of every study, and their headings
     unequal    arm -> what it was given more or less of than the others, where the runs themselves do not show it
     post_hoc   why the plan is not one made before the runs; empty where it is
     seeded     whether runs of one seed belong together; False: seeds only number the runs
@@ -81,7 +81,7 @@ class Plan:
     sesoi: float = 0.5
     dataset: str = ""
     images: int | None = None
-    follow: tuple[str, ...] = ()
+    follow: Mapping[str, str] = field(default_factory=dict)
     unequal: Mapping[str, str] = field(default_factory=dict)
     post_hoc: str = ""
     seeded: bool = True
@@ -150,6 +150,7 @@ class Report:
     comparisons  rows of significance.py with `verdict`, `planned`, `family` (its size) and `unequal`: the planned ones
                  first, Holm-adjusted; then the exploratory ones, unadjusted
     notes        further lines, such as McNemar's sentence about two files
+    details      further tables, each also a file of its own
     """
 
     plan: Plan
@@ -160,6 +161,7 @@ class Report:
     columns: Mapping[str, str]
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    details: tuple[export.Detail, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Plain values, for --json."""
@@ -172,6 +174,7 @@ class Report:
             ],
             "comparisons": [dict(c) for c in self.comparisons],
             "notes": list(self.notes),
+            "details": {detail.name: [dict(row) for row in detail.rows] for detail in self.details},
             "warnings": list(self.warnings),
         }
 
@@ -196,8 +199,9 @@ def report(
     scored = [one for one in scores if one.values.get(key) is not None]
     reasons = _reasons(scores, key, failed or {})
     unequal = _unequal(plan, scores)
-    columns = COLUMNS | {name: name for name in plan.follow}
-    columns = {name: told for name, told in columns.items() if name != key and name in produced}
+    columns = COLUMNS | dict(plan.follow)
+    columns = {name: told for name, told in columns.items()
+               if name != key and (name in produced or name in plan.follow)}  # fmt: skip
     rows = tuple(
         _row(plan, arm, [one for one in scored if one.arm == arm], key, reasons.get(arm, {}), columns, unequal)
         for arm in plan.arms
@@ -406,11 +410,11 @@ def of_runs(
             raise UserError("usage", names[i], "given twice", hint="A run is one number")
     scores = [score(run, "", warn) for run in found]
     _refuse_other_images(found, scores)
-    named = _named_arms([_settings(run) for run in found])
-    scores = _own_seeds([replace(one, arm=arm) for one, arm in zip(scores, named, strict=True)])
+    named = named_arms([settings_of(run) for run in found])
+    scores = own_seeds([replace(one, arm=arm) for one, arm in zip(scores, named, strict=True)])
     arms = {arm: [one.seed for one in scores if one.arm == arm] for arm in dict.fromkeys(named)}
     facts = scores[0].facts
-    plan = Plan(f"{metric} on {facts['dataset']}", arms, metric, select, test, _baseline(baseline, arms),
+    plan = Plan(f"{metric} on {facts['dataset']}", arms, metric, select, test, known_baseline(baseline, arms),
                 sesoi=sesoi, dataset=facts["dataset"], images=facts["test_images"], post_hoc=NAMED)  # fmt: skip
     return report(plan, scores, notes=_two_files(found, scores) if len(found) == 2 else ())
 
@@ -427,14 +431,19 @@ def _folder(name: str, root: Path) -> Path:
     return path.resolve().parent
 
 
-def _settings(run: Run) -> tuple[str, dict[str, Any]]:
+def settings_of(run: Run) -> tuple[str, dict[str, Any]]:
     """The label of a run's method, and all that makes its arm: what is in its identity, the seeds aside."""
     train: Train = options.from_flat(options.read_toml(run.settings), str(run.settings))
     kept = {k: v for k, v in options.flat(train).items() if options.is_hashed(k) and k not in ("seed", "split_seed")}
     return train.method.label(), kept | ({} if run.parent is None else {"extended": True})
 
 
-def _named_arms(found: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
+def facts_of(run: Run | None) -> dict[str, Any]:
+    """What runs that are compared should share, of a run; nothing is known of a loose checkpoint."""
+    return {} if run is None or run.finished() is None else dict(score(run, "").facts)
+
+
+def named_arms(found: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     """The arm of each run: its method's label, and where arms share one, what else differs between these."""
     names = []
     for label, mine in found:
@@ -444,7 +453,7 @@ def _named_arms(found: Sequence[tuple[str, dict[str, Any]]]) -> list[str]:
     return names
 
 
-def _own_seeds(scores: list[Score]) -> list[Score]:
+def own_seeds(scores: list[Score]) -> list[Score]:
     """Scores whose seeds name the pairs: the run's seed, or its place among all (split seed, seed) of these runs."""
     both = [(one.facts.get("split_seed") or 0, one.seed) for one in scores]
     if len({(one.arm, one.seed) for one in scores}) == len(scores):
@@ -453,7 +462,7 @@ def _own_seeds(scores: list[Score]) -> list[Score]:
     return [replace(one, seed=places[pair]) for one, pair in zip(scores, both, strict=True)]
 
 
-def _baseline(name: str | None, arms: Iterable[str]) -> str | None:
+def known_baseline(name: str | None, arms: Iterable[str]) -> str | None:
     if name is not None and name not in arms:
         raise UserError("usage", "--baseline", "no such arm", got=name, hint=nearest(name, arms))
     return name
@@ -518,7 +527,7 @@ def of_csv(
     arms = {arm: [s for name, s in zip(names, seeds, strict=True) if name == arm] for arm in dict.fromkeys(names)}
     if images is None and "test_images" in table.columns and table["test_images"].nunique() == 1:
         images = _integers(path, "test_images", table["test_images"].tolist())[0]
-    plan = Plan(f"{value} of {path.name}", arms, value, "last", test, _baseline(baseline, arms), sesoi=sesoi,
+    plan = Plan(f"{value} of {path.name}", arms, value, "last", test, known_baseline(baseline, arms), sesoi=sesoi,
                 images=images, post_hoc=NAMED, seeded=seed is not None, told=told)  # fmt: skip
     scores = (Score(arm, s, {value: p}) for arm, s, p in zip(names, seeds, points, strict=True))
     return report(plan, scores)

@@ -1,17 +1,20 @@
-"""contact_sheet.py: what a mixing does to real images, to be looked at, and the figures of its draws.
+"""contact_sheet.py: what mixings and corruptions do to real images, to be looked at, and the figures of mixings' draws.
 
-Everything is drawn as in training, keyed by the seed; a sheet shows test images as they are, without augmentation, but
-for a second view that the mixing asks for.
+Everything is drawn as in training and in the benchmark, keyed by the seed; a sheet shows test images as they are,
+without augmentation, but for a second view that the mixing asks for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mixcli.corruptions.catalogue import FAMILIES, SEVERITIES, SUBSTITUTES
+from mixcli.corruptions.generated import Generated, offer, textures
 from mixcli.data import sources
 from mixcli.data.augment import training_view
 from mixcli.data.resident import Resident
@@ -51,6 +54,39 @@ def sheet(train: Train, images: int) -> Sheet:
     mix = _drawn(mixing, train, test.labels[:images], tuple(size), 0)
     own = _own(mix).expand(-1, 1, *size)
     return Sheet(mixing.label(), pixels, rows[mix.source[1]], own, mix.images(rows), mix.ratio[0])
+
+
+@dataclass(frozen=True)
+class CorruptionSheet:
+    """One image under every corruption of its size.
+
+    clean   (H, W, C) uint8
+    images  name -> (5, H, W, C) uint8, severity 1 first; in the order of the families
+    """
+
+    title: str
+    clean: np.ndarray
+    images: dict[str, np.ndarray]
+
+
+def corruptions(train: Train, image: int, seed: int, frost_dir: Path | None = None) -> CorruptionSheet:
+    """Row `image` of the test split under all corruptions, the bytes that eval-corruptions gives this image.
+
+    Raises UserError: config for a row that is not there, usage for images that are too small, data_*.
+    """
+    test = sources.load(train).test
+    if not 0 <= image < len(test):
+        raise UserError("config", "--image", "no such test image", got=image, expected=f"0 … {len(test) - 1}")
+    frost = None if frost_dir is None else textures(frost_dir)[0]
+    height, width, channels = test.images.shape[1:]
+    offered = offer((height, width, channels), frost is not None)
+    clean = torch.from_numpy(np.ascontiguousarray(test.images[image : image + 1]))
+    made = Generated(clean, torch.tensor([image]), seed, frost)
+    originals = {substitute: name for name, substitute in SUBSTITUTES.items()}
+    ordered = [n for members in FAMILIES.values() for n in offered.names if originals.get(n, n) in members]
+    found = {name: np.concatenate([made.cell(name, s).numpy() for s in SEVERITIES]) for name in ordered}
+    title = f"{train.dataset}, test image {image}, generator seed {seed}, column {offered.column}"
+    return CorruptionSheet(title, clean[0].numpy(), found)
 
 
 def statistics(train: Train, batches: int = 100, batch: int = 128) -> dict[str, object]:

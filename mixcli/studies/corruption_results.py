@@ -175,10 +175,25 @@ def bits_in(folder: Path) -> Bits:
     return found
 
 
-def of_run(run: Run) -> list[Path]:
-    """The folders of finished benchmarks of a run, by name."""
-    folder = run.folder / "studies" / "corruptions"
-    return sorted(path.parent for path in folder.glob(f"*/{SUMMARY}")) if folder.is_dir() else []
+def home(checkpoint: Path) -> Path:
+    """Where the results of a checkpoint lie unless told otherwise: in its run's folder, or beside a loose one."""
+    run = Run(checkpoint.parent.parent if checkpoint.parent.name == "epochs" else checkpoint.parent)
+    inside = run.settings.is_file()
+    studies = run.folder / "studies" if inside else checkpoint.with_name(f"{checkpoint.stem}-studies")
+    return studies / "corruptions"
+
+
+def of_checkpoint(checkpoint: Path) -> list[Path]:
+    """The folders of finished benchmarks of a checkpoint (of a run: of any of its checkpoints), by name."""
+    return sorted(path.parent for path in home(checkpoint).glob(f"*/{SUMMARY}"))
+
+
+def summary_in(folder: Path) -> dict[str, Any]:
+    """The summary of a folder of results. Raises UserError: data_corrupt."""
+    found = _json(folder / SUMMARY)
+    if found is None or found.get("schema") != FORMAT:
+        raise UserError("data_corrupt", str(folder / SUMMARY), "damaged, or not what eval-corruptions leaves")
+    return found
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -172,10 +172,7 @@ def _folder(subject: Subject, identity: Mapping[str, Any], asked: Asked, several
     last = f"{identity['dataset']}-{identity['source'].split(' ')[0]}-{corruption_results.digest(identity)}"
     if asked.out is not None:
         return asked.out / subject.label.replace("/", "-") if several else asked.out
-    run = subject.run
-    if run is not None:
-        return run.folder / "studies" / "corruptions" / last
-    return subject.path.with_name(f"{subject.path.stem}-studies") / "corruptions" / last
+    return corruption_results.home(subject.path) / last
 
 
 def _machine(subject: Subject, cells: Cells, asked: Asked, reporter: Reporter) -> Machine:

@@ -27,6 +27,7 @@ from mixcli.engine.job import Job
 from mixcli.errors import UserError, nearest
 from mixcli.options import Given, Layer
 from mixcli.settings import Count, Facts, Seed, Settings, Train
+from mixcli.studies import follow
 
 FORMAT = 1  # of plan.json
 NAMED = Path(__file__).parent / "named"
@@ -34,7 +35,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 ARM = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
 VERSUS_BASELINE = "arms-vs-baseline"
 CELLS = 1000  # at most, unless --max-cells says otherwise
-METRICS = ("test.top1", "val.top1", "curve_area", "gap")  # in points
+METRICS = ("test.top1", "val.top1", "curve_area", "gap", *follow.METRICS)  # in points
 SEEDS = "a count, or a comma list without repeats"
 SCREEN_RUNS, SCREEN_FROM = 3, 1000  # runs per arm of a screen, and the first of its seeds
 SCREEN_SHARE, SCREEN_HELD_OUT = 4, 0.1  # it trains for a fourth of the epochs; images held out where a study holds none
@@ -55,6 +56,7 @@ class Fields(Settings):
     family: Literal["arms-vs-baseline"] | tuple[tuple[str, str], ...] = "arms-vs-baseline"
     sesoi: Annotated[float, Field(gt=0, le=100)] = 0.5
     threads: Count = 1
+    follow: tuple[str, ...] = ()
 
 
 TABLES = ("base", "tiny", "arms", "axes", "choose", "contrasts", "placebos", "timing")
@@ -340,8 +342,6 @@ def _fields(plain: Mapping[str, Any], place: str) -> tuple[Fields, dict[str, str
     """The plain fields, each checked under its own name."""
     origins = {key: f"{place} field {key}" for key in Fields.model_fields}
     for key in plain:
-        if key == "follow":
-            raise UserError("config", f"{place} field follow", "studies do not follow probes yet", hint="Leave it out")
         if key not in Fields.model_fields:
             raise UserError(
                 "config", f"{place} field {key}", "unknown", hint=nearest(key, [*Fields.model_fields, *TABLES])
@@ -351,6 +351,7 @@ def _fields(plain: Mapping[str, Any], place: str) -> tuple[Fields, dict[str, str
     plain = {key: value for key, value in plain.items() if key != "family"}
     values = {k: options.parse(known[k], Given(v, origins[k], text=False)) for k, v in plain.items()}
     fields = Fields(**values, **family)
+    follow.known(fields.follow, origins["follow"])
     if len(set(fields.seeds)) != len(fields.seeds):
         raise UserError("config", origins["seeds"], "repeated", got=list(fields.seeds), expected="different numbers")
     if fields.study and not NAME.fullmatch(fields.study):
@@ -755,6 +756,9 @@ def _check_metric(source: Source, fields: Fields, arms: Sequence[Arm]) -> None:
         raise UserError("config", where, "the best test epoch is no metric: it is chosen on the test images")
     if fields.metric not in METRICS:
         raise UserError("config", where, "not produced", got=fields.metric, hint=nearest(fields.metric, METRICS))
+    needed = follow.METRICS.get(fields.metric)
+    if needed is not None and needed not in fields.follow:
+        raise UserError("config", where, f"is measured by {needed}", hint=f'Set follow = ["{needed}"]')
     needs_val = fields.metric.startswith("val.") or fields.select == "best_on_val"
     for arm in arms:
         if needs_val and not arm.settings.val_fraction:

@@ -334,7 +334,7 @@ def _claim(c: Comparison, p_holm: float | None, family: int, images: int | None)
     elif said == "above":
         above, below = (c.a, c.b) if c.difference > 0 else (c.b, c.a)
         low, high = sorted((abs(low), abs(high)))
-        adjusted = f"Holm {_p(p_holm)} ({_count(family, 'comparison')})"
+        adjusted = f"Holm {p_text(p_holm)} ({_count(family, 'comparison')})"
         yield (
             f"{above} above {below} by {_points(abs(c.difference))} points [{_points(low)}, {_points(high)}], "
             + _evidence(c, adjusted)
@@ -401,8 +401,8 @@ def rows(
 
 def _evidence(c: Comparison, adjusted: str) -> str:
     if c.test == "paired":
-        return f"paired t {_p(c.p)}, r = {c.r:.2f}, {c.runs[0]} pairs, {adjusted}"
-    return f"{'Welch' if c.test == 'welch' else 'Satterthwaite'} {_p(c.p)}, {adjusted}, n = {_runs(c)}"
+        return f"paired t {p_text(c.p)}, r = {c.r:.2f}, {c.runs[0]} pairs, {adjusted}"
+    return f"{'Welch' if c.test == 'welch' else 'Satterthwaite'} {p_text(c.p)}, {adjusted}, n = {_runs(c)}"
 
 
 def _few_runs(c: Comparison) -> str:
@@ -417,7 +417,8 @@ def _points(value: float, sign: str = "") -> str:
     return f"{value:{sign}z.2f}"  # z: no "-0.00"
 
 
-def _p(p: float | None) -> str:
+def p_text(p: float | None) -> str:
+    """`p = 0.021`, or `p < 0.001`."""
     return "p < 0.001" if p is not None and p < 0.001 else f"p = {p:.3f}"
 
 
@@ -444,7 +445,7 @@ class McNemar:
         net = _points(100 * (self.only_a - self.only_b) / self.images, "+")
         return (
             f"{self.a} against {self.b}: {net} points on {self.images:,} images, {self.only_a} right in the first "
-            f"only, {self.only_b} in the second only, McNemar {_p(self.p)}; {FILES_ONLY}"
+            f"only, {self.only_b} in the second only, McNemar {p_text(self.p)}; {FILES_ONLY}"
         )
 
 

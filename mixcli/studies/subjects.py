@@ -173,11 +173,12 @@ def _loaded(choice: Choice, device: str, threads: int | None) -> Subject:
     steps = max(1, int(data.get("images", 0)) // (settings.batch or 1))  # of an epoch
     epoch = content.get("epoch", content["step"] // steps)
     weights = "plain" if content["ema"] is None else "EMA"
-    return Subject(path, _label(path), settings, machine, net, data, weights, int(epoch), epochs,
+    return Subject(path, label_of(path), settings, machine, net, data, weights, int(epoch), epochs,
                    _digest(net, data), choice.rule)  # fmt: skip
 
 
-def _label(path: Path) -> str:
+def label_of(path: Path) -> str:
+    """How tables name a checkpoint: its run's folder, and the file unless that is run.ckpt."""
     folder = path.absolute().parent
     if folder.name == "epochs":
         return f"{folder.parent.name}/{path.stem}"

@@ -597,7 +597,7 @@ def test_a_loose_checkpoint_keeps_its_results_beside_itself(runs, tmp_path):
     shutil.copy(newest(runs).checkpoint, tmp_path / "loose" / "mine.ckpt")
     [folder] = run(runs, "digits-c", str(tmp_path / "loose" / "mine.ckpt"), **SHORT)["folders"]
     assert folder.startswith(str(tmp_path / "loose" / "mine-studies" / "corruptions" / "digits-c-generated-"))
-    assert corruption_results.of_run(newest(runs)) == []
+    assert corruption_results.of_checkpoint(newest(runs).checkpoint) == []
 
 
 OPTIONS = {
