@@ -213,7 +213,7 @@ def test_the_identity_of_a_file_is_its_sha256(saved):
 def test_looking_reads_no_pixels(saved, monkeypatch):
     path = saved("big.npz", x_train=np.zeros((50_000, 32, 32, 3), np.uint8), y_train=np.arange(50_000) % 100,
                  x_test=np.zeros((1000, 32, 32, 3), np.uint8), y_test=np.arange(1000) % 100)  # fmt: skip
-    monkeypatch.setattr(npz, "pixels", None)
+    monkeypatch.setattr(npz, "part", None)
     facts = sources.look(Train(dataset=path))
     assert (facts.images, facts.test_images, facts.classes, facts.channels) == (50_000, 1000, 100, 3)
 
