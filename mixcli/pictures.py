@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -73,21 +74,27 @@ def read_into(out: np.ndarray, folder: Path, names: Sequence[str]) -> None:
             pass
 
 
-def _opened(path: Path, name: str) -> Image.Image:
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[Image.Image]:
     """The file with its header read and its pixels not."""
     try:
-        image = Image.open(path, formats=FORMATS)
-    except BOMBS as error:
-        _too_large(name, next(iter(re.findall(r"\d+", str(error))), "too many"))
+        file = path.open("rb")
     except FileNotFoundError:
         raise UserError("data_missing", name, "missing") from None
-    except BROKEN as error:
-        _undecodable(name, error)
-    if image.width * image.height > LARGEST:
-        _too_large(name, str(image.width * image.height))
-    if image.mode not in GREY + COLOUR:
-        _refuse(name, f"mode {image.mode}: 16-bit and floating images are not supported")
-    return image
+    except OSError as error:
+        raise UserError("data_missing", name, f"cannot be read ({error.strerror})") from None
+    with file:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except BOMBS as error:
+            _too_large(name, next(iter(re.findall(r"\d+", str(error))), "too many"))
+        except BROKEN as error:
+            _undecodable(name, error)
+        if image.width * image.height > LARGEST:
+            _too_large(name, str(image.width * image.height))
+        if image.mode not in GREY + COLOUR:
+            _refuse(name, f"mode {image.mode}: 16-bit and floating images are not supported")
+        yield image
 
 
 def _undecodable(name: str, error: Exception) -> NoReturn:

@@ -59,7 +59,7 @@ def _unpack(tar: Path, place: Path, known: Published) -> None:
     try:
         with tarfile.open(tar, "r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # a million of them would fill the memory
+                archive.members.clear()  # type: ignore[attr-defined]  # a million of them would fill the memory
                 count, size = count + 1, size + member.size
                 _check(tar, member)
                 if count > known.members:
