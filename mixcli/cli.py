@@ -701,6 +701,9 @@ def eval_corruptions(
     frost_dir: Annotated[
         str | None, typer.Option(metavar="DIR", help="frost1 .. frost5, your copies of the published textures")
     ] = None,
+    jpeg85: Annotated[
+        bool, typer.Option("--jpeg85", help="store what is generated as JPEG 85, as published image files are")
+    ] = False,
     baseline: Annotated[
         str | None, typer.Option(metavar="CSV|RUN", help="divide errors by those of this cells.csv or checkpoint")
     ] = None,
@@ -743,8 +746,8 @@ def eval_corruptions(
     asked = What(
         name, tuple(checkpoints or ()), Path(options.runs_root({"runs": runs}, os.environ)), path(data), corruption,
         severity, generate=generate, official=official, verify=verify, allow_unofficial=allow_unofficial,
-        save=path(save), frost_dir=path(frost_dir), baseline=baseline, precision=precision, device=device,
-        out=path(out), overwrite=overwrite, **numbers,
+        save=path(save), frost_dir=path(frost_dir), jpeg85=jpeg85, baseline=baseline, precision=precision,
+        device=device, out=path(out), overwrite=overwrite, **numbers,
     )  # fmt: skip
     with Reporter("mixcli eval-corruptions", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings

@@ -454,7 +454,9 @@ class Train(Settings):
     method: SerializeAsAny[Method] = Field(NoMixing(), description="how images are mixed", json_schema_extra={})
     seed: Seed = setting(0, "Run", "initialisation, order, augmentation and mixing are keyed by it")
 
-    dataset: str = setting("digits", "Data", "digits, cifar10, cifar100, or a .npz file")
+    dataset: str = setting(
+        "digits", "Data", "digits, cifar10, cifar100, tiny-imagenet, a .npz file, or a folder of class folders"
+    )
     data_dir: str = setting("data", "Data", "where known data sets are looked for [env: MIXCLI_DATA]", hashed=False)
     per_class: Count | None = setting(None, "Data", "train on this many images of each class")
     split_seed: Seed = setting(0, "Data", "chooses the images of splits and subsets")
@@ -590,6 +592,7 @@ DATASETS = {
     "digits": "8x8 handwritten digits, 10 classes, inside scikit-learn: nothing to download",
     "cifar10": "32x32 colour images, 10 classes, in the official layout or as cifar10.npz",
     "cifar100": "32x32 colour images, 100 fine classes, in the official layout or as cifar100.npz",
+    "tiny-imagenet": "64x64 colour images, 200 classes, in the official layout or as tiny-imagenet.npz; 2 GB of memory",
 }
 
 NETS = {

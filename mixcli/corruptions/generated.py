@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixcli.corruptions import weather
+from mixcli import pictures
+from mixcli.corruptions import digital, weather
 from mixcli.corruptions.catalogue import CORRUPTIONS, NAMES, SEVERITIES, SUBSTITUTES, corrupt, draws, profile
 from mixcli.corruptions.keyed import Keys
 from mixcli.corruptions.official import PROVENANCE
@@ -28,6 +29,7 @@ from mixcli.errors import UserError
 from mixcli.files import as_json, remove_temporaries, temporary, told, write_atomic
 
 BATCH = {"cpu": 128, "cuda": 1000}  # images corrupted at once; on a CPU as many as its caches hold
+STORED = 85  # quality of the published image files
 FROST = tuple(f"frost{number}" for number in range(1, 6))  # the sixth published picture is never used
 KINDS = (".png", ".jpg", ".jpeg")
 
@@ -72,18 +74,21 @@ class Generated:
     index   (n,) int64 on the same device: the row of each in the full test set
     seed    of the generator
     frost   with the textures of `textures`; None: no cell is asked for by that name
+    stored  as JPEG files of quality 85, as Tiny-ImageNet-C and ImageNet-C are
     """
 
     images: Tensor
     index: Tensor
     seed: int
     frost: Corruption | None = None
+    stored: bool = False
 
     def cell(self, name: str, severity: int) -> Tensor:
         """The images under one corruption, (n, H, W, C) uint8."""
         size = BATCH.get(self.images.device.type, 128)
         parts = zip(self.images.split(size), self.index.split(size), strict=True)
-        return torch.cat([self._part(name, severity, images, Keys(self.seed, index)) for images, index in parts])
+        made = torch.cat([self._part(name, severity, images, Keys(self.seed, index)) for images, index in parts])
+        return digital.jpeg(made, STORED, {}) if self.stored else made
 
     def _part(self, name: str, severity: int, images: Tensor, keys: Keys) -> Tensor:
         height, width, channels = images.shape[1:]
@@ -99,26 +104,15 @@ def textures(folder: Path) -> tuple[Corruption, list[str]]:
 
     Raises UserError: data_missing, data_corrupt.
     """
-    pictures, digests = [], []
+    found, digests = [], []
     for stem in FROST:
         path = next((p for kind in KINDS if (p := folder / f"{stem}{kind}").is_file()), None)
         if path is None:
             problem = f"{stem} missing; {FROST[0]}..{FROST[-1]} expected"
             raise UserError("data_missing", "--frost-dir", problem, hint="png or jpg")
-        pictures.append(torch.from_numpy(_picture(path)))
+        found.append(torch.from_numpy(pictures.decoded(path, f"--frost-dir: {path.name}").copy()))
         digests.append(hashlib.sha256(path.read_bytes()).hexdigest())
-    return weather.frost(lambda: pictures), digests
-
-
-def _picture(path: Path) -> np.ndarray:
-    """(h, w, 3) uint8 RGB."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError):
-        raise UserError("data_corrupt", "--frost-dir", f"{path.name} cannot be decoded") from None
+    return weather.frost(lambda: found), digests
 
 
 def digest(pixels: np.ndarray) -> str:

@@ -9,27 +9,25 @@ official, and says so.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
+from mixcli import pictures
 from mixcli.corruptions.catalogue import EXTRA, FAMILIES, NAMES, SEVERITIES, STANDARD, SUBSTITUTES
 from mixcli.corruptions.published import PUBLISHED, Published
+from mixcli.corruptions.sums import md5
 from mixcli.errors import UserError
-from mixcli.files import as_json, write_atomic
 
 PROVENANCE = "provenance.json"  # beside the arrays of a set that mixcli made
 ORDER_ROWS = 200  # images of each block that the order of severities is checked on
-LARGEST = 50_000_000  # pixels of one image file
 OURS = (*NAMES, *SUBSTITUTES.values())  # the names that a set of our own may hold
-Shape = tuple[int, int, int]  # height, width, channels
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Expected:
     """
 
     classes: int
-    size: Shape
+    size: pictures.Size
     images: int | None = None
     sums: dict[str, str] | None = None
 
@@ -69,7 +67,7 @@ class ArraySet:
     folder: Path
     names: tuple[str, ...]
     labels: np.ndarray
-    size: Shape
+    size: pictures.Size
     paired: bool
     origin: dict[str, Any] | None
     sums: str = "md5 not checked"
@@ -93,25 +91,26 @@ class FolderSet:
     names: tuple[str, ...]
     files: tuple[str, ...]
     labels: np.ndarray
-    size: Shape
+    size: pictures.Size
     paired: bool = False  # the published images are not the validation images
     origin: dict[str, Any] | None = None
     sums: str = "md5 not checked"
 
     def into(self, out: np.ndarray, name: str, severity: int, rows: np.ndarray | None = None) -> None:
         """Fills `out` (n, H, W, 3) uint8 with a cell, or with those of its `rows`, decoded."""
-        chosen = range(len(self.files)) if rows is None else rows
-        for place, row in enumerate(chosen):
-            out[place] = _decoded(self.folder, f"{name}/{severity}/{self.files[row]}", self.size)
+        chosen = self.files if rows is None else [self.files[row] for row in rows]
+        pictures.read_into(out, self.folder, [f"{name}/{severity}/{file}" for file in chosen])
 
 
 def locate(data_dir: Path, dataset: str) -> Path | None:
-    """The folder of the corrupted set that belongs to `dataset`, or None.
+    """The folder of the corrupted set that belongs to `dataset`, or else the tar in its place, or None.
 
     Published sets go by their published name; of any other data set only a folder NAME-c that mixcli saved counts.
     """
     known = PUBLISHED.get(dataset)
     folder = data_dir / (known.folder if known else f"{Path(dataset).name.removesuffix('.npz')}-c")
+    if known is not None and not folder.is_dir():
+        return known.tar(folder)
     return folder if folder.is_dir() and (known or (folder / PROVENANCE).is_file()) else None
 
 
@@ -288,43 +287,37 @@ def _text(shape: tuple[int, ...]) -> str:
 # ------------------------------------------------------------------------------------------------------------ md5 sums
 
 
-def differing(found: ArraySet, known: Published) -> list[str]:
-    """The files of the set whose md5 is not the published one. Sums are remembered by path, size and time of change."""
-    memory = found.folder.with_name(f"{found.folder.name}.md5.json")
-    remembered = _remembered(memory)
-    files = [*(f"{name}.npy" for name in found.names), "labels.npy"]
-    sums = {file: _sum(found.folder / file, remembered) for file in files}
-    with suppress(UserError):  # where the data may not be written to, the next time takes as long as this one
-        write_atomic(memory, as_json(remembered, indent=1))
-    return [file for file, md5 in sums.items() if md5 != known.sums.get(file)]
+def differing(found: ArraySet | FolderSet, known: Published) -> list[str] | None:
+    """The files whose md5 is not the published one: those of a set of arrays, and the tar where it lies beside.
+
+    None where no sum is known of anything that is there.
+    """
+    tar = known.tar(found.folder)
+    expected = {found.folder / f"{name}.npy": known.sums.get(f"{name}.npy") for name in (*found.names, "labels")}
+    checked: dict[Path, str | None] = expected if isinstance(found, ArraySet) and known.sums else {}
+    checked |= {tar: known.md5} if known.md5 is not None and tar is not None else {}
+    if not checked:
+        return None
+    sums = md5(list(checked), memory(found.folder))
+    return [path.name for (path, sum_), got in zip(checked.items(), sums, strict=True) if got != sum_]
 
 
-def _remembered(memory: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(memory.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _sum(path: Path, remembered: dict[str, Any]) -> str:
-    state = path.stat()
-    key, stamp = str(path.absolute()), [state.st_size, state.st_mtime_ns]
-    entry = remembered.get(key)
-    if not (isinstance(entry, list) and entry[:2] == stamp and len(entry) == 3):
-        with path.open("rb") as stream:
-            md5 = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        remembered[key] = entry = [*stamp, md5]
-    return str(entry[2])
+def memory(folder: Path) -> Path:
+    """Where the sums of a set's files are remembered."""
+    return folder.with_name(f"{folder.name}.md5.json")
 
 
 # --------------------------------------------------------------------------------------------------- folders of images
 
 
 def open_folders(
-    folder: Path, classes: Sequence[str], size: Shape, only: Sequence[str] | None = None, severities: Iterable[int] = ()
-) -> tuple[FolderSet, int]:
-    """The image files in corruption/severity/class, listed and not decoded; and how many class folders are surplus.
+    folder: Path,
+    classes: Sequence[str],
+    size: pictures.Size,
+    only: Sequence[str] | None = None,
+    severities: Iterable[int] = (),
+) -> tuple[FolderSet, dict[str, int]]:
+    """The image files in corruption/severity/class, listed and not decoded; and the class folders that are surplus.
 
     classes     the folder names of the classes in the order of the clean set: a listing never assigns class numbers
     severities  those wanted; none: all
@@ -333,13 +326,14 @@ def open_folders(
     present = tuple(name for name in NAMES if (folder / name).is_dir())
     names = (NAMES if set(present) & set(EXTRA) else STANDARD) if only is None else tuple(only)
     files: tuple[str, ...] | None = None
-    surplus = 0
+    surplus: dict[str, int] = {}
     for name in names:
         if name not in present:
             raise UserError("data_missing", f"{folder.name}/{name}", f"missing; {len(present)} of {len(NAMES)} found")
         for severity in tuple(severities) or SEVERITIES:
             listed, others = _listed(folder, f"{name}/{severity}", classes)
-            surplus = max(surplus, others)
+            if others:
+                surplus[name] = max(others, surplus.get(name, 0))
             files = listed if files is None else files
             _same_files(folder, f"{name}/{severity}", files, listed)
     assert files is not None
@@ -358,10 +352,12 @@ def _listed(folder: Path, cell: str, classes: Sequence[str]) -> tuple[tuple[str,
     if missing:
         problem = f"{len(missing)} of {len(classes)} class folders missing"
         raise UserError("data_missing", f"{folder.name}/{cell}", problem, hint=f"First: {missing[0]}")
-    listed = tuple(
-        f"{word}/{file.name}" for word in classes for file in sorted((folder / cell / word).iterdir()) if file.is_file()
-    )
+    listed = tuple(f"{word}/{name}" for word in classes for name in sorted(_images(folder / cell / word)))
     return listed, len(there - set(classes))
+
+
+def _images(place: Path) -> list[str]:
+    return [n for n in os.listdir(place) if n.lower().endswith(pictures.SUFFIXES) and not n.startswith(".")]
 
 
 def _same_files(folder: Path, cell: str, files: tuple[str, ...], listed: tuple[str, ...]) -> None:
@@ -371,22 +367,3 @@ def _same_files(folder: Path, cell: str, files: tuple[str, ...], listed: tuple[s
         raise UserError("data_missing", f"{folder.name}/{cell}", problem, hint=f"First: {other[0]}")
     if not files:
         raise UserError("data_missing", f"{folder.name}/{cell}", "no images")
-
-
-def _decoded(folder: Path, file: str, size: Shape) -> np.ndarray:
-    """One image file as (H, W, 3) uint8 of the size of the set."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(folder / file) as image:
-            if image.width * image.height > LARGEST:
-                _refuse(folder, file, f"{image.width * image.height} pixels", f"at most {LARGEST}")
-            pixels = np.asarray(image.convert("RGB"))
-    except FileNotFoundError:
-        raise UserError("data_missing", f"{folder.name}/{file}", "missing") from None
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        kind = "truncated" if "truncated" in str(error) else "not an image"
-        _refuse(folder, file, f"cannot decode ({kind})")
-    if pixels.shape != size:
-        _refuse(folder, file, f"size {pixels.shape[1]}x{pixels.shape[0]}", f"{size[1]}x{size[0]}")
-    return pixels

@@ -1,13 +1,14 @@
 """published.py: the corrupted sets that others published: where they lie, what they hold, and the sums of their files.
 
-CIFAR-10-C, CIFAR-100-C and Tiny-ImageNet-C: D. Hendrycks, T. Dietterich, "Benchmarking Neural Network Robustness to
-Common Corruptions and Perturbations", 2019, arXiv 1903.12261, on Zenodo. The md5 of the unpacked files are those that
-the package torch-uncertainty checks (its `cifar_c.py`); those of the archives are Zenodo's own.
+CIFAR-10-C, CIFAR-100-C, Tiny-ImageNet-C and ImageNet-C: D. Hendrycks, T. Dietterich, "Benchmarking Neural Network
+Robustness to Common Corruptions and Perturbations", 2019, arXiv 1903.12261, on Zenodo. The md5 of the unpacked files
+are those that the package torch-uncertainty checks (its `cifar_c.py`); those of the archives are Zenodo's own.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -16,28 +17,38 @@ class Published:
 
     folder    its unpacked folder under the data directory
     record    number on Zenodo
-    archive   the file there, and its md5 where known
+    archive   the file there, and its md5 where known; None: several, which are unpacked into the folder by hand
     layout    "arrays": NAME.npy and labels.npy; "folders": corruption/severity/class/image
     images    in one cell; None: as many as there are
     classes   how many
     side      of an image, px
+    members   in the archive at most, files and folders
+    gib       unpacked at most
     sums      md5 of each unpacked file
     """
 
     folder: str
     record: int
-    archive: str
+    archive: str | None
     md5: str | None
     layout: str
     images: int | None
     classes: int
     side: int
+    members: int = 100
+    gib: int = 4
     sums: dict[str, str] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
         """For a hint: record, file, sum."""
-        return ", ".join([f"Zenodo {self.record}", self.archive, *([f"md5 {self.md5}"] if self.md5 else [])])
+        facts = [f"Zenodo {self.record}", self.archive, f"md5 {self.md5}" if self.md5 else None]
+        return ", ".join(fact for fact in facts if fact)
+
+    def tar(self, folder: Path) -> Path | None:
+        """The archive beside the set's folder, if it lies there."""
+        path = None if self.archive is None else folder.with_name(self.archive)
+        return path if path is not None and path.is_file() else None
 
 
 _CIFAR10_SUMS = {
@@ -87,8 +98,10 @@ _CIFAR100_SUMS = {
 
 PUBLISHED = {
     "cifar10": Published("CIFAR-10-C", 2535967, "CIFAR-10-C.tar", "56bf5dcef84df0e2308c6dcbcbbd8499", "arrays",
-                         10_000, 10, 32, _CIFAR10_SUMS),
+                         10_000, 10, 32, sums=_CIFAR10_SUMS),
     "cifar100": Published("CIFAR-100-C", 3555552, "CIFAR-100-C.tar", "11f0ed0f1191edbf9fa23466ae6021d3", "arrays",
-                          10_000, 100, 32, _CIFAR100_SUMS),
-    "tiny-imagenet": Published("Tiny-ImageNet-C", 2536630, "Tiny-ImageNet-C.tar", None, "folders", None, 200, 64),
+                          10_000, 100, 32, sums=_CIFAR100_SUMS),
+    "tiny-imagenet": Published("Tiny-ImageNet-C", 2536630, "Tiny-ImageNet-C.tar", None, "folders", None, 200, 64,
+                               members=2_000_000, gib=16),
+    "imagenet": Published("ImageNet-C", 2235448, None, None, "folders", None, 1000, 224),
 }  # fmt: skip

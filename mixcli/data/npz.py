@@ -74,11 +74,11 @@ def contents(path: Path) -> Contents:
     return Contents((x_train, x_test), (labels[0], labels[1]), (height, width, channels), classes)
 
 
-def pixels(path: Path, found: Contents) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test images, each (N, H, W, C) uint8."""
+def part(path: Path, found: Contents, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, H, W, C) uint8 and labels (N,) int64 of the training (0) or the test (1) part."""
     with _opened(path) as archive:
-        train, test = (_array(archive, path, name).reshape(-1, *found.shape) for name in found.images)
-    return np.ascontiguousarray(train), np.ascontiguousarray(test)
+        images = _array(archive, path, found.images[number]).reshape(-1, *found.shape)
+    return np.ascontiguousarray(images), found.labels[number]
 
 
 def refuse(path: Path, member: str, problem: str, got: object = None, expected: str | None = None) -> NoReturn:

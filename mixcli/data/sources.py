@@ -14,13 +14,15 @@ No module of torch's is needed to look.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixcli.data import cifar, npz
+from mixcli.data import cifar, folders, npz
 from mixcli.errors import UserError, nearest
 from mixcli.settings import DATASETS, Facts, Train
 
@@ -32,15 +34,21 @@ CIFAR = {
     "cifar10": Facts("cifar10", images=50_000, test_images=10_000, classes=10, channels=3, size=(32, 32)),
     "cifar100": Facts("cifar100", images=50_000, test_images=10_000, classes=100, channels=3, size=(32, 32)),
 }
-# Mean and deviation of training pixels in [0, 1], as published. OpenMixup's are CIFAR-10's on every set, and its
-# deviation is not the per-pixel one.
-OWN = {
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+TINY_IMAGENET = "tiny-imagenet"
+KNOWN = CIFAR | {
+    TINY_IMAGENET: Facts(TINY_IMAGENET, images=100_000, test_images=10_000, classes=200, channels=3, size=(64, 64))
 }
+FOLDERS = {TINY_IMAGENET: "tiny-imagenet-200"} | {name: layout.folder for name, layout in cifar.LAYOUTS.items()}
+# Mean and deviation of training pixels in [0, 1], as published. OpenMixup's are CIFAR-10's on every set, and its
+# deviation is not the per-pixel one. Tiny-ImageNet is used with ImageNet's.
 SHARED = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "openmixup": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+}
+OWN = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    TINY_IMAGENET: SHARED["imagenet"],
 }
 
 
@@ -90,11 +98,11 @@ def look(train: Train) -> Facts:
     path = _locate(train)
     if path is None:
         facts = DIGITS
-    elif path.is_dir():
+    elif path.is_dir() and train.dataset in CIFAR:
         cifar.verify(train.dataset, path)
         facts = CIFAR[train.dataset]
     else:
-        facts = _npz_facts(path)
+        facts = _folder_facts(path) if path.is_dir() else _npz_facts(path)
         _refuse_other_set(train.dataset, path, facts)
     if facts.channels == 1 and train.normalise in SHARED:
         raise UserError("config", "normalise", f"{train.normalise} has constants for colour images, this set is grey",
@@ -106,8 +114,9 @@ def load(train: Train) -> Source:
     """The data set of these settings, read, split, subset and with its label noise. Raises UserError like `look`."""
     from mixcli.sampling import Random  # it imports torch, which `look` must not wait for
 
-    facts, path = look(train), _locate(train)
-    classes, whole, test = _read(train, path, Random(train.split_seed, "test"))
+    facts = look(train)
+    parts = _opened(train)
+    classes, whole, test = parts.classes, parts.train(), parts.test()
     mean, std = _constants(train, facts, whole.images)
     kept, val = whole, None
     if train.val_fraction > 0:
@@ -119,6 +128,12 @@ def load(train: Train) -> Source:
     return Source(train.dataset, facts, classes, kept, val, test, mean, std, digest(kept))
 
 
+def load_test(train: Train) -> tuple[Facts, tuple[str, ...], Split]:
+    """Facts, class names and the test images alone; no training image is decoded for them."""
+    facts, parts = look(train), _opened(train)
+    return facts, parts.classes, parts.test()
+
+
 def _locate(train: Train) -> Path | None:
     """The file or the folder of the data set; None for what comes with scikit-learn."""
     name = train.dataset
@@ -126,15 +141,17 @@ def _locate(train: Train) -> Path | None:
         return None
     if name.endswith(".npz"):
         places = [Path(name)]
-    elif name in CIFAR:
-        places = [Path(train.data_dir, cifar.LAYOUTS[name].folder), Path(train.data_dir, f"{name}.npz")]
+    elif name in KNOWN:
+        places = [Path(train.data_dir, FOLDERS[name]), Path(train.data_dir, f"{name}.npz")]
+    elif Path(name).is_dir() or "/" in name:
+        places = [Path(name)]
     else:
-        raise UserError("config", "dataset", "unknown; neither a known name nor a .npz file", got=name,
+        raise UserError("config", "dataset", "unknown; neither a known name nor a .npz file nor a folder", got=name,
                         hint=nearest(name, DATASETS))  # fmt: skip
     for place in places:
         if place.is_file() if place.suffix == ".npz" else place.is_dir():
             return place
-    hint = "" if name.endswith(".npz") else "Put it there, or name its folder with --data-dir"
+    hint = "Put it there, or name its folder with --data-dir" if name in KNOWN else ""
     raise UserError("data_missing", name, f"not found as {' or '.join(map(str, places))}", hint=hint)
 
 
@@ -147,31 +164,58 @@ def _npz_facts(path: Path) -> Facts:
     return Facts(identity, train, test, len(found.classes), channels, (height, width))
 
 
+def _folder_facts(path: Path) -> Facts:
+    found = folders.listed(path)
+    height, width, channels = found.size
+    return Facts(found.identity, len(found.train.names), len(found.test.names), len(found.classes), channels,
+                 (height, width))  # fmt: skip
+
+
 def _refuse_other_set(name: str, path: Path, facts: Facts) -> None:
-    """A file that goes by a known name has that set's classes and image size; it may hold fewer images."""
-    if name not in CIFAR:
+    """What goes by a known name has that set's classes and image size; it may hold fewer images."""
+    if name not in KNOWN:
         return
-    got, expected = (f"{f.classes} classes of {f.size[0]}x{f.size[1]}x{f.channels}" for f in (facts, CIFAR[name]))
+    got, expected = (f"{f.classes} classes of {f.size[0]}x{f.size[1]}x{f.channels}" for f in (facts, KNOWN[name]))
     if got != expected:
         npz.refuse(path, "", f"not {name}", got, expected)
 
 
-def _read(train: Train, path: Path | None, random: Random) -> tuple[tuple[str, ...], Split, Split]:
-    """Class names, the training and the test images as published; `random` splits what has no published split."""
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a set as published, each read when it is called for."""
+
+    classes: tuple[str, ...]
+    train: Callable[[], Split]
+    test: Callable[[], Split]
+
+
+def _opened(train: Train) -> Parts:
+    """The parts of the data set; `split_seed` splits what has no published split."""
+    from mixcli.sampling import Random
+
+    path, name = _locate(train), train.dataset
     if path is None:
-        return _digits(random)
-    if path.is_dir():
-        layout = cifar.LAYOUTS[train.dataset]
-        classes = cifar.classes(train.dataset, path)
-        parts = [cifar.part(train.dataset, path, files) for files in (layout.train, layout.test)]
+        whole, test = _digits(Random(train.split_seed, "test"))
+        return Parts(tuple(str(digit) for digit in range(10)), lambda: whole, lambda: test)
+    if path.is_dir() and name in CIFAR:
+        layout = cifar.LAYOUTS[name]
+        files = (layout.train, layout.test)
+        classes, reads = cifar.classes(name, path), [partial(_split, cifar.part, name, path, part) for part in files]
+    elif path.is_dir():
+        found = folders.listed(path)
+        classes, reads = found.classes, [partial(_split, folders.part, found, f) for f in (found.train, found.test)]
     else:
-        found = npz.contents(path)
-        classes, parts = found.classes, list(zip(npz.pixels(path, found), found.labels, strict=True))
-    whole, test = (Split(images, labels, np.arange(len(labels))) for images, labels in parts)
-    return classes, whole, test
+        held = npz.contents(path)
+        classes, reads = held.classes, [partial(_split, npz.part, path, held, part) for part in (0, 1)]
+    return Parts(classes, *reads)
 
 
-def _digits(random: Random) -> tuple[tuple[str, ...], Split, Split]:
+def _split(read: Callable[..., tuple[np.ndarray, np.ndarray]], *of: object) -> Split:
+    images, labels = read(*of)
+    return Split(images, labels, np.arange(len(labels)))
+
+
+def _digits(random: Random) -> tuple[Split, Split]:
     """scikit-learn's 8x8 digits; their grey values 0 .. 16 become 0 .. 255."""
     from sklearn.datasets import load_digits
 
@@ -179,7 +223,7 @@ def _digits(random: Random) -> tuple[tuple[str, ...], Split, Split]:
     images = np.round(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
     every = Split(images, labels.astype(np.int64), np.arange(len(labels)))
     test = _rank(every.labels, random) < _shares(np.bincount(every.labels), DIGITS.test_images)[every.labels]
-    return tuple(str(digit) for digit in range(10)), every.take(~test), every.take(test)
+    return every.take(~test), every.take(test)
 
 
 def _hold_out(whole: Split, train: Train, classes: tuple[str, ...], random: Random) -> tuple[Split, Split]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixcli.corruptions import official
+from mixcli.corruptions import archive, official, sums
 from mixcli.corruptions.catalogue import EXTRA, FAMILIES, NAMES, SEVERITIES, STANDARD, SUBSTITUTES
 from mixcli.corruptions.generated import Generated, Offer, digest, offer, textures
 from mixcli.corruptions.keyed import GENERATOR_VERSION
@@ -53,6 +53,7 @@ class Wanted:
     allow_unofficial: bool = False
     save: Path | None = None
     frost_dir: Path | None = None
+    jpeg85: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,23 +131,37 @@ def open_cells(subject: Subject, dataset: str, wanted: Wanted, reporter: Reporte
         folder = None
     if folder is None and wanted.official:
         raise official.absent(wanted.data_dir, known)
+    for option, typed in _of_generating(wanted).items():
+        if typed and folder is not None:
+            raise UserError("usage", option, "nothing is generated", hint="Add --generate")
     clean = _clean(subject, wanted, needed=folder is None)
     if folder is None:
         assert clean is not None
         return _generated(subject, clean, wanted)
-    for option, typed in (("--save", wanted.save), ("--frost-dir", wanted.frost_dir)):
-        if typed is not None:
-            raise UserError("usage", option, "nothing is generated", hint="Add --generate")
-    return _on_disk(folder, subject, clean, PUBLISHED.get(known), wanted, reporter)
+    published = PUBLISHED.get(known)
+    if published is not None and not folder.is_dir():
+        folder = _unpacked(folder, published, wanted, reporter)
+    return _on_disk(folder, subject, clean, published, wanted, reporter)
+
+
+def _of_generating(wanted: Wanted) -> dict[str, bool]:
+    """The options that only make sense where cells are made, and whether they were typed."""
+    return {"--save": wanted.save is not None, "--frost-dir": wanted.frost_dir is not None, "--jpeg85": wanted.jpeg85}
+
+
+def _unpacked(tar: Path, known: Published, wanted: Wanted, reporter: Reporter) -> Path:
+    """The folder made of a published tar; with --verify its sum is looked at first."""
+    if wanted.verify and known.md5 is not None and not wanted.allow_unofficial:
+        [found] = sums.md5([tar], official.memory(tar.with_name(known.folder)))
+        if found != known.md5:
+            raise _differs(tar.name)
+    reporter.note(f"{tar}: unpacked once, beside itself")
+    return archive.unpacked(tar, known)
 
 
 def check_combination(wanted: Wanted) -> None:
     """Raises UserError for options that contradict each other."""
-    given = {
-        "--generate": wanted.generate,
-        "--save": wanted.save is not None,
-        "--frost-dir": wanted.frost_dir is not None,
-    }
+    given = {"--generate": wanted.generate, **_of_generating(wanted)}
     for option in (option for option, typed in given.items() if typed and wanted.official):
         raise UserError("usage", option, "contradicts --official, which takes the official files or none")
     if wanted.save is not None and (wanted.per_cell is not None or wanted.severities is not None):
@@ -154,33 +169,32 @@ def check_combination(wanted: Wanted) -> None:
         raise UserError("usage", "--save", f"saves all images at all severities, so it does not go with {option}")
 
 
-def _clean(subject: Subject, wanted: Wanted, needed: bool) -> sources.Source | None:
-    """The data set of the checkpoint, its test split alone of interest; None where it is not there and not needed."""
+def _clean(subject: Subject, wanted: Wanted, needed: bool) -> sources.Split | None:
+    """The test images of the checkpoint's data set; None where they are not there and not needed."""
     whole = {"data_dir": str(wanted.data_dir), "per_class": None, "val_fraction": 0.0, "label_noise": 0.0}
     train = subject.settings.model_copy(update=whole)
     try:
-        found = sources.load(train)
+        facts, classes, test = sources.load_test(train)
     except UserError as error:
         if needed or error.kind != "data_missing":
             raise
         return None
-    facts = found.facts
     for what, got, expected in (
         ("classes", len(subject.data["classes"]), facts.classes),
         ("channels", subject.data["channels"], facts.channels),
         ("size", tuple(subject.data["size"]), facts.size),
-        ("class names", list(subject.data["classes"]), list(found.classes)),
+        ("class names", list(subject.data["classes"]), list(classes)),
     ):
         if got != expected:
             raise UserError("mismatch", subject.label, what, got, str(expected))
-    return found
+    return test
 
 
 # ----------------------------------------------------------------------------------------------------------- generated
 
 
-def _generated(subject: Subject, clean: sources.Source, wanted: Wanted) -> Cells:
-    test, device, seed = clean.test, subject.machine.device, wanted.seed or 0
+def _generated(subject: Subject, test: sources.Split, wanted: Wanted) -> Cells:
+    device, seed = subject.machine.device, wanted.seed or 0
     height, width, channels = test.images.shape[1:]
     frost, pictures = (None, None) if wanted.frost_dir is None else textures(wanted.frost_dir)
     offered = offer((height, width, channels), frost is not None)
@@ -189,16 +203,23 @@ def _generated(subject: Subject, clean: sources.Source, wanted: Wanted) -> Cells
     images = torch.from_numpy(np.ascontiguousarray(test.images[index])).to(device)
     panel = Panel(names, wanted.severities or SEVERITIES, offered.names, offered.column, channels,
                   offered.not_available, offered.not_applicable)  # fmt: skip
-    label = f"generated (not the official files), generator v{GENERATOR_VERSION}, seed {seed}"
     origin = {
         "format": 1, "generator": GENERATOR_VERSION, "seed": seed, "dataset": subject.data["dataset"],
         "column": offered.column, "reference_parameters": offered.published, "device": device.type,
         "frost_sha256": pictures, "images_sha256": digest(test.images), "labels_sha256": digest(test.labels),
+        **({"jpeg85": True} if wanted.jpeg85 else {}),
     }  # fmt: skip
-    made = Generated(images, torch.from_numpy(index).to(device), seed, frost)
-    notes = (*_frost_notes(names), *_column_notes(offered, subject.data["dataset"]))
+    label = _label(origin)
+    made = Generated(images, torch.from_numpy(index).to(device), seed, frost, wanted.jpeg85)
+    notes = (*_frost_notes(names), *_column_notes(offered, subject.data["dataset"]), *_stored_notes(origin))
     return Cells("generated", label, f"{label}, {_count(panel)}", panel, test.labels[index], index, images, device,
                  origin, notes, made=made, origin=origin)  # fmt: skip
+
+
+def _label(origin: dict[str, Any]) -> str:
+    """How a set that mixcli made is called wherever its numbers stand."""
+    stored = ", stored as JPEG 85" if origin.get("jpeg85") else ""
+    return f"generated (not the official files), generator v{origin['generator']}, seed {origin.get('seed')}{stored}"
 
 
 def _chosen(typed: tuple[str, ...] | None, offered: Offer, size: tuple[int, int, int]) -> tuple[str, ...]:
@@ -256,11 +277,20 @@ def _column_notes(offered: Offer, dataset: str) -> tuple[str, ...]:
     return (f"parameters: column {offered.column} ({kind})",)
 
 
+def _stored_notes(origin: dict[str, Any]) -> tuple[str, ...]:
+    """The published sets of these two sizes are JPEG files, which costs a net something more."""
+    if origin.get("jpeg85"):
+        return ("every corrupted image went through a JPEG file of quality 85, as the published image files did",)
+    if origin["column"] in ("64", "224"):
+        return ("without the JPEG files of quality 85 that the published sets of this size are; --jpeg85 adds them",)
+    return ()
+
+
 # ------------------------------------------------------------------------------------------------------- files on disk
 
 
 def _on_disk(
-    folder: Path, subject: Subject, clean: sources.Source | None, known: Published | None, wanted: Wanted,
+    folder: Path, subject: Subject, clean: sources.Split | None, known: Published | None, wanted: Wanted,
     reporter: Reporter,
 ) -> Cells:  # fmt: skip
     found, notes = _opened(folder, subject, clean, known, wanted, reporter)
@@ -269,15 +299,13 @@ def _on_disk(
     device, origin = subject.machine.device, found.origin
     images, clean_labels = None, None
     if clean is not None:
-        rows = index if found.paired else chosen_images(clean.test.labels, wanted.per_cell, wanted.seed or 0)
-        images = torch.from_numpy(np.ascontiguousarray(clean.test.images[rows])).to(device)
-        clean_labels = clean.test.labels[rows]
+        rows = index if found.paired else chosen_images(clean.labels, wanted.per_cell, wanted.seed or 0)
+        images = torch.from_numpy(np.ascontiguousarray(clean.images[rows])).to(device)
+        clean_labels = clean.labels[rows]
     whole = found.names if origin is not None else NAMES if set(found.names) & set(EXTRA) else STANDARD
     offered = NAMES if wanted.corruptions is not None and origin is None else tuple(whole)
     panel = Panel(found.names, wanted.severities or SEVERITIES, offered, offer(found.size).column, found.size[2])
-    label = kind
-    if origin is not None:
-        label = f"generated (not the official files), generator v{origin['generator']}, seed {origin.get('seed')}"
+    label = kind if origin is None else _label(origin)
     lying = f"5 x {len(found.labels)} rows, sorted by severity" if isinstance(found, ArraySet) else "image files"
     told = f"{'official files' if label == 'official' else label}, {_count(panel)}, {lying}, {sums}"
     identity = {"kind": kind, "folder": folder.name, "md5": sums, "labels_sha256": digest(found.labels)}
@@ -286,7 +314,7 @@ def _on_disk(
 
 
 def _opened(
-    folder: Path, subject: Subject, clean: sources.Source | None, known: Published | None, wanted: Wanted,
+    folder: Path, subject: Subject, clean: sources.Split | None, known: Published | None, wanted: Wanted,
     reporter: Reporter,
 ) -> tuple[ArraySet | FolderSet, list[str]]:  # fmt: skip
     """The folder, checked, and what must be said of it."""
@@ -295,14 +323,12 @@ def _opened(
     only = wanted.corruptions
     if known is not None and known.layout == "folders":
         found, surplus = official.open_folders(folder, classes, size, only, wanted.severities or ())
-        if surplus:
-            reporter.warn(folder.name, f"{surplus} class folders that the clean set does not have are ignored")
-        return found, [
-            f"{folder.name}: its images are not the validation images; clean accuracy is that of other images",
-            "the crops differ between corruptions",
-        ]
+        for name, count in surplus.items():
+            problem = f"{count} class folders that the clean set does not have are ignored"
+            reporter.warn(f"{folder.name}/{name}", problem)
+        return found, _folder_notes(folder, known)
     expected = official.Expected(len(classes), size, known.images if known else None)
-    held = None if clean is None else Clean(clean.test.images, clean.test.labels)
+    held = None if clean is None else Clean(clean.images, clean.labels)
     found = official.open_arrays(folder, expected, held, only)
     notes = []
     if clean is None:
@@ -313,19 +339,36 @@ def _opened(
     return found, notes
 
 
+def _folder_notes(folder: Path, known: Published) -> list[str]:
+    crops = "the crops differ between corruptions"
+    if known is not PUBLISHED["tiny-imagenet"]:
+        return [crops]
+    return [
+        f"{folder.name}: its images are not the validation images; no corrupted image is paired with a clean one",
+        "clean accuracy, and all that is relative to it, is that of other images",
+        crops,
+    ]
+
+
 def _vouched(found: ArraySet | FolderSet, known: Published | None, wanted: Wanted) -> tuple[str, str]:
     """What kind of source it is, and the state of its sums. Raises UserError where a sum differs."""
     if found.origin is not None:
         return "generated", "no published sums"
-    if known is None or not wanted.verify or not known.sums or not isinstance(found, ArraySet):
+    if known is None or not wanted.verify:
         return "official", "md5 not checked"
     differing = official.differing(found, known)
+    if differing is None:
+        return "official", "md5 not checked (none is known)"
     if not differing:
         return "official", "md5 ok"
     if wanted.allow_unofficial:
-        return "unofficial folder", f"md5 of {len(differing)} files differ"
-    raise UserError("data_corrupt", f"{found.folder.name}/{differing[0]}", "md5 differs from the recorded one",
-                    hint="--allow-unofficial to go on, relabelled")  # fmt: skip
+        return "unofficial folder", f"md5 of {len(differing)} file{'s' * (len(differing) > 1)} differ"
+    raise _differs(differing[0] if differing[0] == known.archive else f"{found.folder.name}/{differing[0]}")
+
+
+def _differs(file: str) -> UserError:
+    return UserError("data_corrupt", file, "md5 differs from the recorded one",
+                     hint="--allow-unofficial to go on, relabelled")  # fmt: skip
 
 
 def _count(panel: Panel) -> str:

@@ -37,7 +37,7 @@ from mixcli.studies.calibration import BIASED_BELOW, calibration
 from mixcli.studies.corruption_cells import Cells, Reporter, Wanted
 from mixcli.studies.corruption_means import Cell
 from mixcli.studies.corruption_results import CLEAN, Results
-from mixcli.studies.subjects import Choice, Subject
+from mixcli.studies.subjects import Choice, Subject, title
 
 BATCH = {"cpu": 512, "cuda": 2000}  # images; that of training's own evaluation on a CPU, so that its score is repeated
 LEARNED = 4  # cells after the first by which the time of all is estimated
@@ -63,6 +63,7 @@ class Asked:
     allow_unofficial: bool = False
     save: Path | None = None
     frost_dir: Path | None = None
+    jpeg85: bool = False
     baseline: str | None = None
     batch: int | None = None
     precision: str | None = None
@@ -104,7 +105,7 @@ def evaluate(asked: Asked, reporter: Reporter, stop: Stop | None = None) -> dict
     wanted = replace(wanted, data_dir=asked.data_dir or Path(found[0].settings.data_dir))
     cells = cells_of.open_cells(found[0], dataset, wanted, reporter)
     baseline, extra = _baseline(asked, cells, found)
-    first_line = f"{dataset}-c: {cells.told} | {' | '.join(subject.told() for subject in found)}"
+    first_line = f"{title(dataset)}-c: {cells.told} | {' | '.join(subject.told() for subject in found)}"
     reporter.note(first_line)
     with found[0].machine.session(), _tested([*found, *extra], cells, asked, dataset, reporter) as tested:
         saving = _saving(asked, cells)
@@ -119,7 +120,7 @@ def _wanted(asked: Asked, data_dir: Path) -> Wanted:
     """The options that say which cells, parsed and held against each other before a file is read."""
     names, severities = cells_of.corruptions(asked.corruptions), cells_of.severities(asked.severities)
     wanted = Wanted(data_dir, names, severities, asked.per_cell, asked.seed, asked.generate, asked.official,
-                    asked.verify, asked.allow_unofficial, asked.save, asked.frost_dir)  # fmt: skip
+                    asked.verify, asked.allow_unofficial, asked.save, asked.frost_dir, asked.jpeg85)  # fmt: skip
     cells_of.check_combination(wanted)
     if asked.batch is not None and asked.batch < 1:
         raise UserError("usage", "--batch-size", "must be ≥ 1", asked.batch)
@@ -152,7 +153,7 @@ def _tested(
         for subject in found:
             machine = _machine(subject, cells, asked, reporter)
             identity = {
-                **cells_of.identity_of(cells), "dataset": f"{dataset}-c", "checkpoint": subject.digest,
+                **cells_of.identity_of(cells), "dataset": f"{title(dataset)}-c", "checkpoint": subject.digest,
                 "precision": "bf16" if machine.bf16 else "fp32", "evaluated_on": machine.device.type,
             }  # fmt: skip
             folder = _folder(subject, identity, asked, several=count > 1 or subject.rule == BASELINE)
@@ -428,9 +429,10 @@ def _finished(one: Tested, cells: Cells, dataset: str, baseline: Baseline | None
     if before is None:
         summary = _summary(one, cells, dataset, baseline)
         rows = list(_csv_rows(one, cells, dataset))
+        paired = {cell: row for cell, row in results.rows.items() if cells.paired or cell != CLEAN}
         files = {
             corruption_results.CELLS: robustness.csv(rows),
-            corruption_results.BITS: corruption_results.packed(results.rows, cells.index, cells.labels, cells.label),
+            corruption_results.BITS: corruption_results.packed(paired, cells.index, cells.labels, cells.label),
             "cost.csv": robustness.csv(_costs(results)),
             "environment.json": as_json(one.machine.describe() | _versions(), indent=1),
         }
@@ -448,7 +450,7 @@ def _summary(one: Tested, cells: Cells, dataset: str, baseline: Baseline | None)
     seen = seen_in_training(options.flat(settings), panel.names)
     clean = None if CLEAN not in rows else {key: rows[CLEAN][key] for key in SCORES}
     found = {
-        "dataset": f"{dataset}-c", "source": cells.label, "split": "test", "images": len(cells.index),
+        "dataset": f"{title(dataset)}-c", "source": cells.label, "split": "test", "images": len(cells.index),
         "checkpoint": one.subject.label, "method": settings.method.label(), "net": settings.net, "seed": settings.seed,
         "epoch": one.subject.epoch, "clean": clean, **corruption_means.means(panel, ordered),
         "families_of": {name: cells_of.family(name) for name in panel.names},
@@ -504,7 +506,7 @@ def _csv_rows(one: Tested, cells: Cells, dataset: str) -> Iterator[dict[str, Any
     for cell in (CLEAN, *cells.panel.cells):
         if cell in rows:
             yield {
-                "dataset": f"{dataset}-c", "source": cells.label, "method": subject.settings.method.label(),
+                "dataset": f"{title(dataset)}-c", "source": cells.label, "method": subject.settings.method.label(),
                 "checkpoint": subject.label, "seed": subject.settings.seed, "corruption": cell[0], "severity": cell[1],
                 **{key: rows[cell][key] for key in SCORES}, "seen": int(cell[0] in seen),
                 "substitute": cells_of.stands_for(cell[0]),
@@ -534,7 +536,8 @@ def _document(
     summaries: Sequence[dict[str, Any]], tested: Sequence[Tested], first_line: str, dataset: str, asked: Asked
 ) -> dict[str, Any]:
     folders = [str(one.results.folder) for one in tested[: len(summaries)]]
-    document = {"dataset": f"{dataset}-c", "told": first_line, "checkpoints": list(summaries), "folders": folders}
+    name = f"{title(dataset)}-c"
+    document = {"dataset": name, "told": first_line, "checkpoints": list(summaries), "folders": folders}
     if len(summaries) > 1:
         joint = asked.out or tested[0].results.folder
         robustness.write_joint(summaries, joint)

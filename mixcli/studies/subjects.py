@@ -79,6 +79,11 @@ def squashed(name: str) -> str:
     return "".join(c for c in last if c.isalnum())
 
 
+def title(dataset: str) -> str:
+    """How a squashed name is printed: tiny-imagenet for tinyimagenet, any other as it is."""
+    return {squashed(known): known for known in (*DATASETS, *PUBLISHED)}.get(dataset, dataset)
+
+
 def corrupted(name: str) -> str:
     """The squashed name of the data set that NAME-c belongs to. Raises UserError where `name` is no such name."""
     short = squashed(name)
@@ -132,7 +137,7 @@ def _newest(dataset: str, root: Path, name: str) -> Choice:
 def _trained_on(result: dict[str, Any], dataset: str) -> bool:
     """A known data set means exactly that one; a file goes by its name."""
     trained = str(result.get("dataset"))
-    return trained == dataset if dataset in DATASETS else squashed(trained) == dataset
+    return trained == title(dataset) if title(dataset) in DATASETS else squashed(trained) == dataset
 
 
 def _finished(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

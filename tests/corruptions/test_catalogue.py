@@ -73,7 +73,7 @@ def test_the_shorter_side_chooses_the_column(size, column, published, count):
 
 
 @pytest.mark.parametrize("size", [(7, 32, 3), (32, 7, 1), (32, 32, 2), (32, 32, 4)])
-def test_smaller_images_and_other_channel_counts_are_refused(size):
+def test_e14_smaller_images_and_other_channel_counts_are_refused(size):
     with pytest.raises(UserError, match="expected (sides of at least 8 px|1 or 3)"):
         catalogue.profile(size)
 
@@ -112,7 +112,7 @@ def test_unknown_names_get_the_nearest_one():
         catalogue.parameters("zoom_blurr", 1, (32, 32, 3))
 
 
-def test_a_corruption_that_does_not_apply_is_refused_with_those_that_do():
+def test_e14_a_corruption_that_does_not_apply_is_refused_with_those_that_do():
     with pytest.raises(UserError, match="glass_blur not applicable at 8x8 with 1 channel. Available: gaussian_noise, "):
         catalogue.parameters("glass_blur", 1, (8, 8, 1))
     with pytest.raises(UserError, match="saturate not applicable at 28x28 with 1 channel"):

@@ -1,6 +1,7 @@
 """The corruption benchmark end to end: what it counts, what it states, how it goes on, and what it refuses."""
 
 import csv
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from mixcli.corruptions.catalogue import NAMES, STANDARD
+from mixcli.corruptions import generated
+from mixcli.corruptions.catalogue import EXTRA, NAMES, STANDARD
 from mixcli.corruptions.generated import Generated
 from mixcli.corruptions.official import PROVENANCE, ArraySet
 from mixcli.data import augment, sources
@@ -261,7 +263,7 @@ def test_a_finished_evaluation_is_reported_and_not_repeated(runs, monkeypatch):
     assert run(runs, **SHORT) == first
 
 
-def test_results_of_another_checkpoint_are_not_overwritten_unless_asked(runs, tmp_path):
+def test_e24_results_of_another_checkpoint_are_not_overwritten_unless_asked(runs, tmp_path):
     one, other = map(str, folders(runs))
     run(runs, "digits-c", one, out=tmp_path / "out", **SHORT)
     before = contents(tmp_path / "out")
@@ -274,18 +276,34 @@ def test_results_of_another_checkpoint_are_not_overwritten_unless_asked(runs, tm
     assert contents(tmp_path / "out") != before
 
 
-def test_a_folder_that_a_live_process_writes_is_refused(runs, tmp_path):
+def test_e24_a_folder_that_a_live_process_writes_is_refused(runs, tmp_path):
     with Run(tmp_path / "out").open():
         assert "in use by another process" in refused(runs, code=2, out=tmp_path / "out", **SHORT)
 
 
-def test_nothing_is_left_by_a_net_that_has_diverged_but_what_was_found_before(runs, tmp_path):
+def test_e18_nothing_is_left_by_a_net_that_has_diverged_but_what_was_found_before(runs, tmp_path):
     path = newest(runs).checkpoint
     content = torch.load(path, weights_only=True)
     content["net"]["head.weight"][0, 0] = float("nan")
     torch.save(content, tmp_path / "bad.ckpt")
     told = refused(runs, "digits-c", str(tmp_path / "bad.ckpt"), code=4)
     assert told.startswith("clean: non-finite logits in 360 images")
+
+
+def test_e18_the_cell_and_the_number_of_images_are_named(runs, tmp_path, monkeypatch):
+    logits, seen = corruption_robustness._logits, []
+
+    def broken(*args):
+        found = logits(*args).clone()
+        seen.append(len(found))
+        if len(seen) == 2:  # after the clean images
+            found[:12] = float("nan")
+        return found
+
+    monkeypatch.setattr(corruption_robustness, "_logits", broken)
+    with pytest.raises(UserError, match="^fog/5: non-finite logits in 12 images") as error:
+        run(runs, corruptions="fog", severities="5", out=tmp_path / "out")
+    assert error.value.exit_code == 4
 
 
 # Which cells
@@ -397,7 +415,7 @@ def test_a_saved_set_is_the_generated_one_and_says_so_when_it_is_read(with_files
     assert "CIFAR-10-C: not found" in told
 
 
-def test_saving_goes_on_after_a_stop_and_refuses_what_is_not_its_own(cifar):
+def test_e27_saving_goes_on_after_a_stop_and_refuses_what_is_not_its_own(cifar):
     runs, where = cifar / "runs", {"data_dir": cifar / "data", "corruptions": "fog,contrast,pixelate"}
     stop = Stop()
     with pytest.raises(UserError, match="of 15 cells"):
@@ -413,6 +431,55 @@ def test_saving_goes_on_after_a_stop_and_refuses_what_is_not_its_own(cifar):
     assert "is not empty" in refused(runs, "cifar10-c", code=2, save=cifar / "data", **where)
 
 
+def test_e27_a_full_disk_keeps_the_files_that_are_finished(cifar, monkeypatch):
+    def full(stream, cell):
+        if stream.tell() > 128 + 2 * cell.nbytes and (cifar / "set" / "fog.npy").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(stream, cell)
+
+    write, where = generated._write_all, {"data_dir": cifar / "data", "corruptions": "fog,contrast"}
+    monkeypatch.setattr(generated, "_write_all", full)
+    with pytest.raises(UserError, match="contrast.npy: no space left; previous files kept") as error:
+        run(cifar / "runs", "cifar10-c", save=cifar / "set", **where)
+    assert error.value.exit_code == 1
+    assert sorted(p.name for p in (cifar / "set").iterdir()) == ["fog.npy", "labels.npy", PROVENANCE]
+    monkeypatch.undo()
+    heard = Heard()
+    run(cifar / "runs", "cifar10-c", save=cifar / "set", heard=heard, **where)
+    assert (cifar / "set" / "contrast.npy").exists()
+
+
+def test_e27_nothing_is_saved_where_official_files_are_read(with_files, tmp_path):
+    options = {"data_dir": with_files / "data", "code": 2}
+    told = refused(with_files / "runs", "cifar10-c", save=tmp_path / "set", **options)
+    assert told == "--save: nothing is generated. Add --generate"
+    assert "--frost-dir: nothing is generated" in refused(
+        with_files / "runs", "cifar10-c", frost_dir=tmp_path, **options
+    )
+
+
+def test_e15_a_net_for_grey_images_is_refused_on_colour(cifar, tmp_path):
+    content = torch.load(newest(cifar / "runs").checkpoint, weights_only=True)
+    content["data"]["channels"] = 1
+    content["data"]["mean"], content["data"]["std"] = content["data"]["mean"][:1], content["data"]["std"][:1]
+    content["net"]["stages.stem.0.weight"] = content["net"]["stages.stem.0.weight"][:, :1].clone()
+    torch.save(content, tmp_path / "grey.ckpt")
+    told = refused(cifar / "runs", "cifar10-c", str(tmp_path / "grey.ckpt"), code=2, data_dir=cifar / "data")
+    assert "channels; got 1, expected 3" in told
+
+
+def test_the_standard_15_alone_have_no_mean_over_19(with_files, tmp_path):
+    (tmp_path / "data").mkdir()
+    shutil.copy(with_files / "data" / "cifar10.npz", tmp_path / "data")
+    shutil.copytree(with_files / "data" / "CIFAR-10-C", tmp_path / "data" / "CIFAR-10-C")
+    for name in EXTRA:
+        (tmp_path / "data" / "CIFAR-10-C" / f"{name}.npy").unlink()
+    options = {"data_dir": tmp_path / "data", "out": tmp_path / "out"}
+    [summary] = run(with_files / "runs", "cifar10-c", **options)["checkpoints"]
+    assert summary["mean15"] is not None and summary["mean19"] is None and summary["headline"] == "mean15"
+    assert "speckle_noise" in summary["reasons"]["mean19"] and "not in the folder" in summary["reasons"]["mean19"]
+
+
 def test_a_set_is_saved_whole_after_its_cells_were_evaluated_without(cifar):
     runs, where = cifar / "runs", {"data_dir": cifar / "data", "corruptions": "fog,contrast"}
     first = run(runs, "cifar10-c", **where)
@@ -420,7 +487,7 @@ def test_a_set_is_saved_whole_after_its_cells_were_evaluated_without(cifar):
     assert json.loads((cifar / "set" / PROVENANCE).read_text())["files"].keys() == {"fog", "contrast"}
 
 
-def test_sums_that_differ_are_refused_or_relabel_the_source(with_files, tmp_path):
+def test_e21_sums_that_differ_are_refused_or_relabel_the_source(with_files, tmp_path):
     where = {"data_dir": with_files / "data", "verify": True, "corruptions": "fog"}
     told = refused(with_files / "runs", "cifar10-c", code=3, **where)
     assert "CIFAR-10-C/fog.npy: md5 differs" in told and "--allow-unofficial" in told
@@ -444,7 +511,7 @@ def test_without_the_clean_set_cells_still_run_and_clean_is_null(with_files, tmp
     refused(with_files / "runs", "cifar10-c", code=3, generate=True, **options)
 
 
-def test_a_clean_set_in_another_order_runs_and_is_paired_with_nothing(with_files, tmp_path):
+def test_e16_a_clean_set_in_another_order_runs_and_is_paired_with_nothing(with_files, tmp_path):
     with np.load(with_files / "data" / "cifar10.npz") as held:
         content = dict(held)
     content["x_test"], content["y_test"] = content["x_test"][::-1], content["y_test"][::-1]
@@ -459,7 +526,7 @@ def test_a_clean_set_in_another_order_runs_and_is_paired_with_nothing(with_files
     assert summary["clean"]["top1"] == result["accuracy"] and not summary["provenance"]["paired"]
 
 
-def test_official_files_are_missed_with_where_to_get_them(cifar):
+def test_e22_e27_official_files_are_missed_with_where_to_get_them(cifar):
     told = refused(cifar / "runs", "cifar10-c", code=3, official=True, data_dir=cifar / "data")
     assert "mixcli data fetch cifar10-c (Zenodo 2535967" in told
     for option in ("generate", "save"):
@@ -467,7 +534,7 @@ def test_official_files_are_missed_with_where_to_get_them(cifar):
         assert f"--{option}" in refused(cifar / "runs", "cifar10-c", code=2, official=True, **{option: value})
 
 
-def test_frost_with_the_users_textures_completes_the_15(cifar):
+def test_e26_frost_with_the_users_textures_completes_the_15(cifar):
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -478,6 +545,9 @@ def test_frost_with_the_users_textures_completes_the_15(cifar):
     where = {"data_dir": cifar / "data", "frost_dir": cifar / "frost"}
     told = refused(cifar / "runs", "cifar10-c", code=3, **where)
     assert told.startswith("--frost-dir: frost5 missing; frost1..frost5 expected")
+    (cifar / "frost" / "frost5.jpg").write_text("no picture")
+    told = refused(cifar / "runs", "cifar10-c", code=3, **where)
+    assert told == "--frost-dir: frost5.jpg: cannot decode (not an image)"
     Image.fromarray(picture).save(cifar / "frost" / "frost5.jpg")
     [summary] = run(cifar / "runs", "cifar10-c", **where)["checkpoints"]
     assert summary["headline"] == "mean15" and summary["mean15"] is not None and summary["mean19"] is not None
@@ -503,7 +573,7 @@ def test_errors_are_divided_by_those_of_a_named_baseline_and_of_nothing_else(run
     assert by_file["baseline"]["relative_mce"] == pytest.approx(np.divide(*drops).mean())
 
 
-def test_a_baseline_must_have_the_same_cells_source_and_images(runs, tmp_path):
+def test_e17_a_baseline_must_have_the_same_cells_source_and_images(runs, tmp_path):
     one, other = map(str, folders(runs))
     run(runs, "digits-c", other, out=tmp_path / "base", **SHORT)
     file = tmp_path / "base" / "cells.csv"
@@ -546,11 +616,11 @@ NAMES_REFUSED = {
 
 
 @pytest.mark.parametrize("name", NAMES_REFUSED)
-def test_a_name_that_is_none_is_told_what_was_meant(runs, name):
+def test_e05_a_name_that_is_none_is_told_what_was_meant(runs, name):
     assert NAMES_REFUSED[name] in refused(runs, name, code=2)
 
 
-def test_no_run_for_the_data_set(runs, tmp_path):
+def test_e01_no_run_for_the_data_set(runs, tmp_path):
     assert "cifar100: no finished run found under" in refused(runs, "cifar100-c", code=3)
     for folder in folders(runs):
         Run(folder).result.unlink()
@@ -569,7 +639,7 @@ def test_runs_of_a_study_come_after_those_that_were_typed_and_ends_count_not_dat
     assert subjects.choose((), "digits", runs, "digits-c")[0].path.parent == folders(runs)[1]
 
 
-def test_a_checkpoint_of_another_data_set_is_refused_with_both(runs, cifar):
+def test_e02_e29_a_checkpoint_of_another_data_set_is_refused_with_both(runs, cifar):
     path = str(newest(runs).checkpoint)
     told = refused(runs, "cifar100-c", path, code=2)
     assert "classes; got 10 (digits), expected 100 (cifar100-c)" in told
@@ -580,7 +650,7 @@ def test_a_checkpoint_of_another_data_set_is_refused_with_both(runs, cifar):
     assert "named twice" in refused(runs, "digits-c", path, str(newest(runs).folder), code=2)
 
 
-def test_a_damaged_checkpoint_or_one_without_constants_is_refused(runs, tmp_path):
+def test_e01_e03_a_damaged_checkpoint_or_one_without_constants_is_refused(runs, tmp_path):
     path = newest(runs).checkpoint
     data = path.read_bytes()
     (tmp_path / "cut.ckpt").write_bytes(data[: len(data) // 2])
@@ -622,11 +692,11 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("told", OPTIONS)
-def test_an_option_that_cannot_be_is_refused_before_anything_is_made(runs, told):
+def test_e05_e06_e07_e14_e23_an_option_that_cannot_be_is_refused_before_anything_is_made(runs, told):
     assert told in refused(runs, code=2, **OPTIONS[told])
 
 
-def test_bits_that_are_damaged_or_not_there_are_told(tmp_path):
+def test_e31_bits_that_are_damaged_or_not_there_are_told(tmp_path):
     with pytest.raises(UserError, match="no per-image results. Run mixcli eval-corruptions"):
         corruption_results.bits_in(tmp_path)
     (tmp_path / "per_image_correct.npz").write_bytes(b"PK")
