@@ -26,7 +26,7 @@ from mixcli.mixing.masked import Masks
 from mixcli.sampling import Random, below
 from mixcli.settings import AGMix, GMix
 
-FARTHEST = -40.0  # e^-40 is nothing; where such factors meet, numbers become denormal, and each takes a CPU ten times as long
+FARTHEST = -40.0  # e^-40 is nothing; where two such meet, numbers turn denormal, and a CPU takes ten times as long
 
 
 def draw(settings: GMix, context: Context, random: Random) -> Mix:

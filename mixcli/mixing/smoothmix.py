@@ -27,6 +27,8 @@ def masks(settings: SmoothMix, share: np.ndarray, size: tuple[int, int], random:
     rng, n = random.host, len(share)
     sigma = rng.uniform(*settings.spread, n) * min(size)
     centre = below(rng, [[size[0]], [size[1]]], (2, n))
-    sides = [np.exp(-((np.arange(side) - c[:, None]) ** 2) / (2 * sigma[:, None] ** 2))
-             for side, c in zip(size, centre, strict=True)]  # fmt: skip
-    return Masks(masked.outside(*sides, random), np.full(n, np.nan))
+    down, across = (
+        np.exp(-((np.arange(side) - c[:, None]) ** 2) / (2 * sigma[:, None] ** 2))
+        for side, c in zip(size, centre, strict=True)
+    )
+    return Masks(masked.outside(down, across, random), np.full(n, np.nan))

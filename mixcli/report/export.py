@@ -58,7 +58,7 @@ def write(report: Any, folder: Path) -> None:
         "cost.csv": as_csv(_costs(report)),
         "table.md": "\n".join(_markdown(report)) + "\n",
         "table.tex": "\n".join(_latex(report)) + "\n",
-        **({"details.csv": _csv(_details(report))} if report.details else {}),
+        **({"details.csv": as_csv(_details(report))} if report.details else {}),
     }
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -147,7 +147,7 @@ class Turn:
     calls: int
 
     def take(self, number: int, clock: Clock) -> Timed:
-        """Seconds per image, of drawing and in all; one call before them finds the caches full of another form's work."""
+        """Seconds per image, of drawing and in all; a call before them finds caches full of another form's work."""
         self.form(self.images, number, clock, True)
         numbers = range(number * self.calls, (number + 1) * self.calls)
         drawn, whole = (sum(self.form(self.images, k, clock, apply) for k in numbers) for apply in (False, True))
