@@ -97,10 +97,9 @@ def kill_at_random(folder: Path, together: int, rng: random.Random) -> None:
     until(lambda: logged(folder) >= enough or len(finished(folder)) == CELLS, "no epoch was made")
     time.sleep(rng.uniform(0, 0.05))
     victim = rng.choice(processes)
-    victim.send_signal(signal.SIGKILL)
+    for process in processes:
+        process.send_signal(signal.SIGKILL if process is victim else signal.SIGUSR1)
     for other in processes:
-        if other is not victim:
-            other.send_signal(signal.SIGUSR1)
         code, told = ended(other)
         assert other is victim or code in (0, 75, -signal.SIGUSR1), told  # the last: it was not listening yet
     until(lambda: not orphans(folder), "a worker outlived its study")
