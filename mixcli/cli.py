@@ -725,8 +725,9 @@ def eval_corruptions(
 ) -> Outcome:
     """Evaluate checkpoints on 19 corruptions at 5 severities and on the clean test set.
 
-    Official files are used where they lie under --data-dir and pass their checks; else the clean test set is corrupted
-    in memory, and every table says so. mixcli eval-corruptions cifar100-c takes the newest CIFAR-100 run.
+    Official files are used where they lie under --data-dir and pass their checks (a tar is unpacked once); else the
+    clean test set is corrupted in memory, and every table says so. mixcli eval-corruptions cifar100-c takes the newest
+    CIFAR-100 run.
     """
     from mixcli import options
     from mixcli.engine.stopping import Stop

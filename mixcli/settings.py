@@ -592,7 +592,7 @@ DATASETS = {
     "digits": "8x8 handwritten digits, 10 classes, inside scikit-learn: nothing to download",
     "cifar10": "32x32 colour images, 10 classes, in the official layout or as cifar10.npz",
     "cifar100": "32x32 colour images, 100 fine classes, in the official layout or as cifar100.npz",
-    "tiny-imagenet": "64x64 colour images, 200 classes, in the official layout or as tiny-imagenet.npz; 2 GB of memory",
+    "tiny-imagenet": "64x64 colour images, 200 classes, in the official layout or as tiny-imagenet.npz; 4 GB of memory",
 }
 
 NETS = {

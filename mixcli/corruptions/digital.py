@@ -4,8 +4,8 @@ D. Hendrycks, T. Dietterich, "Benchmarking Neural Network Robustness to Common C
 arXiv 1903.12261. Elastic transform after P. Simard, D. Steinkraus, J. Platt, "Best Practices for Convolutional Neural
 Networks", 2003. Deliberate choices: contrast and saturate are elementwise float64 in the published order, so they are
 exact without the snap of `pixels.truncated` and do not use it; pixelate has the integer arithmetic of Pillow's BOX
-filter, rounded to 8 bits after each pass; JPEG is made by Pillow on the processor, file by file, whatever the device of
-the images (torchvision's codecs give the same bytes faster and are to be removed); elastic's coordinates are not
+filter, rounded to 8 bits after each pass; JPEG is made by Pillow, file by file, on a processor, and by the same bytes'
+arithmetic on a GPU (torchvision's codecs give the same bytes too and are to be removed); elastic's coordinates are not
 quantised to 1/32 pixel, as those of older OpenCV releases were. On images that are not square elastic's anchors stand
 around the centre, and its lengths follow the shorter side.
 """
@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from mixcli.corruptions import hsv
+from mixcli.corruptions.jpeg_integers import through_jpeg
 from mixcli.corruptions.keyed import Stream
 from mixcli.corruptions.pixels import Corruption, Draws, Size, gaussian_blurred, truncated, unit
 
@@ -43,8 +44,10 @@ def saturate(images: Tensor, parameters: tuple[float, float], draws: Draws) -> T
 def jpeg(images: Tensor, quality: int, draws: Draws) -> Tensor:
     """Through a JPEG file: 4:2:0, integer DCT, smooth upsampling, Pillow's default at `quality`; no draws.
 
-    One channel gives a file of one component. The bytes are made on the processor and brought back to the device.
+    One channel gives a file of one component. A GPU makes the same bytes by itself, see `jpeg_integers`.
     """
+    if images.device.type == "cuda":
+        return through_jpeg(images, quality)
     read = b"".join(_through_file(image, quality) for image in images.cpu().numpy())
     return torch.frombuffer(bytearray(read), dtype=torch.uint8).view(images.shape).to(images.device)
 

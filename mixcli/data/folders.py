@@ -27,7 +27,7 @@ from mixcli.pictures import Size
 
 TESTS = ("test", "val")  # the first of these that is there
 WNIDS, ANNOTATIONS = "wnids.txt", "val/val_annotations.txt"
-COPIES = 2  # of the training pixels while the padded ones are made
+COPIES = 3  # of the pixels: as read, and with the border that random crops take from
 
 
 @dataclass(frozen=True)

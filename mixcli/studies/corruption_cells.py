@@ -278,11 +278,11 @@ def _column_notes(offered: Offer, dataset: str) -> tuple[str, ...]:
 
 
 def _stored_notes(origin: dict[str, Any]) -> tuple[str, ...]:
-    """The published sets of these two sizes are JPEG files, which costs a net something more."""
+    """The published sets of these two columns are JPEG files, which costs a net something more."""
     if origin.get("jpeg85"):
         return ("every corrupted image went through a JPEG file of quality 85, as the published image files did",)
     if origin["column"] in ("64", "224"):
-        return ("without the JPEG files of quality 85 that the published sets of this size are; --jpeg85 adds them",)
+        return ("without the JPEG 85 that the published sets with these parameters went through; --jpeg85 adds it",)
     return ()
 
 
@@ -321,10 +321,11 @@ def _opened(
     height, width = subject.data["size"]
     size, classes = (height, width, subject.data["channels"]), subject.data["classes"]
     only = wanted.corruptions
-    if known is not None and known.layout == "folders":
+    ours = (folder / official.PROVENANCE).is_file()  # what mixcli saves are arrays, whatever the published layout
+    if known is not None and known.layout == "folders" and not ours:
         found, surplus = official.open_folders(folder, classes, size, only, wanted.severities or ())
         for name, count in surplus.items():
-            problem = f"{count} class folders that the clean set does not have are ignored"
+            problem = f"{count} class folder{'s' * (count > 1)} that the clean set does not have, ignored"
             reporter.warn(f"{folder.name}/{name}", problem)
         return found, _folder_notes(folder, known)
     expected = official.Expected(len(classes), size, known.images if known else None)
@@ -340,7 +341,7 @@ def _opened(
 
 
 def _folder_notes(folder: Path, known: Published) -> list[str]:
-    crops = "the crops differ between corruptions"
+    crops = "in the published files the crops differ between corruptions"
     if known is not PUBLISHED["tiny-imagenet"]:
         return [crops]
     return [

@@ -127,11 +127,12 @@ def _newest(dataset: str, root: Path, name: str) -> Choice:
         if dataset not in known and not Path(name).exists():
             names = [f"{n}-c" for n in (*DATASETS, *PUBLISHED)]
             raise UserError("usage", name, "unknown data set", hint=nearest(name, names))
-        raise UserError("checkpoint_missing", dataset, f"no finished run found under {root}", hint="Train one first")
+        problem = f"no finished run found under {root}"
+        raise UserError("checkpoint_missing", title(dataset), problem, hint="Train one first")
     typed = [one for one in there if not one[1].get("study")] or there
     folder, _ = max(typed, key=lambda one: (_ended(*one), one[0].name))
     others = "the only run" if len(there) == 1 else f"newest of {len(there)} runs"
-    return Choice(runs.checkpoint_in(folder), f"{others} trained on {dataset}; none was named")
+    return Choice(runs.checkpoint_in(folder), f"{others} trained on {title(dataset)}; none was named")
 
 
 def _trained_on(result: dict[str, Any], dataset: str) -> bool:

@@ -85,7 +85,7 @@ def test_its_caveats_are_told_and_nothing_is_paired_with_clean_images(tiny_store
     found = run(tiny_store, heard=heard, **TWO, out=tmp_path / "out")
     [summary] = found["checkpoints"]
     assert heard.warnings == [
-        "Tiny-ImageNet-C/frost: 10 class folders that the clean set does not have are ignored"
+        "Tiny-ImageNet-C/frost: 10 class folders that the clean set does not have, ignored"
     ]  # fmt: skip
     shown = " ".join(robustness.remarks([summary]))
     assert "its images are not the validation images; no corrupted image is paired with a clean one" in shown
@@ -126,7 +126,7 @@ def test_generated_tiny_imagenet_c_has_the_column_of_64_pixels_and_its_images_ar
     [summary] = run(tiny_store, heard=heard, generate=True, corruptions="contrast", out=tmp_path / "out")["checkpoints"]
     assert heard.lines[0].startswith("tiny-imagenet-c: generated (not the official files)")
     assert "parameters: column 64 (reference parameters)" in summary["notes"]
-    assert any("without the JPEG files of quality 85" in note for note in summary["notes"])
+    assert any("without the JPEG 85" in note for note in summary["notes"])
     assert summary["provenance"]["paired"] and summary["images"] == 200
 
 
@@ -156,6 +156,10 @@ def test_a_saved_set_says_that_it_was_stored_and_another_is_not_added_to_it(tiny
     run(tiny, jpeg85=True, **options)
     told = refused(tiny / "runs", "tiny-imagenet-c", code=2, data_dir=tiny / "data", **options)
     assert "holds another set (jpeg85)" in told
+    shutil.rmtree(tiny / "data" / "Tiny-ImageNet-C")
+    shutil.move(tmp_path / "saved", tiny / "data" / "Tiny-ImageNet-C")
+    [summary] = run(tiny, out=tmp_path / "out")["checkpoints"]
+    assert summary["source"].endswith("seed 0, stored as JPEG 85") and list(summary["corruptions"]) == ["contrast"]
 
 
 def test_jpeg85_is_refused_where_nothing_is_generated(tiny_store):
