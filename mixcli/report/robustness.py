@@ -262,7 +262,7 @@ def against_clean(summaries: Sequence[Summary]) -> dict[str, bytes]:
     """clean.png and clean.pdf: a mark per checkpoint, one kind per method; empty where a mean cannot be stated.
 
     After R. Taori et al. 2020, arXiv 2007.00644: what a method gains beyond the clean accuracy of its nets lies above
-    the others' trend. Dashed lines join points that lose equally much.
+    the others' trend. On a dashed line lie the points that lose equally much.
     """
     shown = [s for s in summaries if s["clean"] is not None and s[s["headline"]] is not None]
     if len(shown) < 2:
@@ -282,8 +282,9 @@ def against_clean(summaries: Sequence[Summary]) -> dict[str, bytes]:
                       MARKS[place % len(MARKS)], color=COLOURS[place % len(COLOURS)], markersize=7,
                       markeredgecolor="white", label=printable(method, limit=60))  # fmt: skip
         drops = [100 * (s["clean"]["top1"] - s[s["headline"]]) for s in shown]
-        for drop in {round(min(drops), 1), round(max(drops), 1)}:
-            axis.axline((100, 100 - drop), slope=1, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        for drop in sorted({round(min(drops), 1), round(max(drops), 1)}):
+            axis.axline((100, 100 - drop), slope=1, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0,
+                        label=f"{drop:.1f} points lost")  # fmt: skip
         for text in axis.legend(fontsize=8, frameon=False).get_texts():
             text.set_parse_math(False)
         axis.margins(0.12)

@@ -43,7 +43,7 @@ def markdown() -> Iterator[str]:
     yield "| corruption | px | s1 | s2 | s3 | s4 | s5 | largest difference |"
     yield "|:---|---:|---:|---:|---:|---:|---:|---:|"
     for name, side, found in rows():
-        shares = " | ".join("100" if share == 1 else f"{100 * share:.3f}" for share, _ in found)
+        shares = " | ".join("100" if share == 1 else f"{100 * share:.4f}" for share, _ in found)
         yield f"| {name} | {side} | {shares} | {max(worst for _, worst in found)} |"
 
 
