@@ -916,8 +916,8 @@ BENCHES: dict[str, tuple[str, dict[str, str]]] = {  # where, and the columns of 
     ),
     "corruptions": (
         "mixcli.studies.corruption_cost",
-        {"corruption": "corruption", "us": "ours", "loop_us": "loop", "times": "times", "lowest": "lowest",
-         "highest": "highest", "goal": "goal", "loop_images": "images"},
+        {"corruption": "corruption", "us": "ours", "loop_us": "loop", "times": "times", "goal": "goal",
+         "loop_images": "images of the loop"},
     ),
     "false-positives": (
         "mixcli.studies.false_positives",

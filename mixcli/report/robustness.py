@@ -171,8 +171,11 @@ def files(summaries: Sequence[Summary]) -> dict[str, bytes]:
 
 
 def write_joint(summaries: Sequence[Summary], folder: Path) -> None:
-    """The same files of several checkpoints together, joint-table.md and so on. Raises UserError: disk_full, io."""
-    for name, content in files(summaries).items():
+    """The same files of several checkpoints together, joint-table.md and so on. Raises UserError: disk_full, io.
+
+    Beside them joint-clean.png and .pdf: effective robustness, accuracy under corruption against clean accuracy.
+    """
+    for name, content in (files(summaries) | against_clean(summaries)).items():
         write_atomic(folder / f"joint-{name}", content)
 
 
@@ -253,6 +256,44 @@ def figure(summaries: Sequence[Summary]) -> dict[str, bytes]:
         drawn.suptitle(f"{first['dataset']}: {first['source']} · {first['images']:,} test images in each cell",
                        fontsize=9.5, x=0.01, ha="left", parse_math=False)  # fmt: skip
         return {"figure.png": _saved(drawn, "png"), "figure.pdf": _saved(drawn, "pdf")}
+
+
+def against_clean(summaries: Sequence[Summary]) -> dict[str, bytes]:
+    """clean.png and clean.pdf: a mark per checkpoint, one kind per method; empty where a mean cannot be stated.
+
+    After R. Taori et al. 2020, arXiv 2007.00644: what a method gains beyond the clean accuracy of its nets lies above
+    the others' trend. On a dashed line lie the points that lose equally much.
+    """
+    shown = [s for s in summaries if s["clean"] is not None and s[s["headline"]] is not None]
+    if len(shown) < 2:
+        return {}
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.style import context
+
+    with context("default"):
+        drawn = Figure(figsize=(6.2, 5.2), layout="constrained", facecolor="white")
+        FigureCanvasAgg(drawn)
+        axis = drawn.subplots()
+        methods = list(dict.fromkeys(summary["method"] for summary in shown))
+        for place, method in enumerate(methods):
+            own = [s for s in shown if s["method"] == method]
+            axis.plot([100 * s["clean"]["top1"] for s in own], [100 * s[s["headline"]] for s in own],
+                      MARKS[place % len(MARKS)], color=COLOURS[place % len(COLOURS)], markersize=7,
+                      markeredgecolor="white", label=printable(method, limit=60))  # fmt: skip
+        drops = [100 * (s["clean"]["top1"] - s[s["headline"]]) for s in shown]
+        for drop in sorted({round(min(drops), 1), round(max(drops), 1)}):
+            axis.axline((100, 100 - drop), slope=1, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0,
+                        label=f"{drop:.1f} points lost")  # fmt: skip
+        for text in axis.legend(fontsize=8, frameon=False).get_texts():
+            text.set_parse_math(False)
+        axis.margins(0.12)
+        axis.autoscale_view()
+        axis.set_xlabel("clean top-1 accuracy, %", fontsize=8.5)
+        axis.set_ylabel(f"{shown[0]['headline_told']}, corrupted, %", fontsize=8.5)
+        _plain(axis)
+        drawn.suptitle(f"{shown[0]['dataset']}: {shown[0]['source']}", fontsize=9, x=0.01, ha="left", parse_math=False)
+        return {"clean.png": _saved(drawn, "png"), "clean.pdf": _saved(drawn, "pdf")}
 
 
 def _saved(drawn: Any, kind: str) -> bytes:

@@ -150,7 +150,7 @@ class Report:
     comparisons  rows of significance.py with `verdict`, `planned`, `family` (its size) and `unequal`: the planned ones
                  first, Holm-adjusted; then the exploratory ones, unadjusted
     notes        further lines, such as McNemar's sentence about two files
-    details      further tables, each also a file of its own
+    details      further tables, together one file more
     """
 
     plan: Plan

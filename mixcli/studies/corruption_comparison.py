@@ -76,7 +76,7 @@ def of_saved(
     baseline  the arm that others are held against; None: all pairs
     Raises UserError: data_missing where nothing was saved, mismatch for other images, source or generator seed.
     """
-    found = _alike([_candidates(name, root, on) for name in names], names, on)
+    found = _alike([_candidates(name, root, on) for name in names], names)
     first = found[0]
     if first.summary[first.headline] is None:
         raise UserError("usage", on, "these results have no mean", first.summary["reasons"][first.headline],
@@ -135,12 +135,12 @@ def _run_of(folder: Path) -> Run | None:
     return run if run is not None and run.settings.is_file() else None
 
 
-def _alike(candidates: Sequence[Sequence[Saved]], names: Sequence[str], on: str) -> list[Saved]:
+def _alike(candidates: Sequence[Sequence[Saved]], names: Sequence[str]) -> list[Saved]:
     """One of each, all of the same cells: images, source, generator seed. Of several the one of most images."""
     shared = set.intersection(*({_cells_key(one) for one in each} for each in candidates))
     if not shared:
-        first, other = next((candidates[0][0], each[0]) for each in candidates[1:]
-                            if not {_cells_key(o) for o in each} & {_cells_key(o) for o in candidates[0]})  # fmt: skip
+        first = candidates[0][0]
+        other = next((one for each in candidates[1:] for one in each if _cells_key(one) != _cells_key(first)), first)
         raise UserError("mismatch", other.name, "other cells, images, source or generator seed", _told(other),
                         f"{_told(first)} of {first.name}")  # fmt: skip
     key = max(shared, key=lambda key: (len(key[2]), key[1], key[0] == "official", key))

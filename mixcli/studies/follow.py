@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Protocol
 
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError, nearest
@@ -130,7 +130,7 @@ def followed(scores: Sequence[Score], runs: Mapping[str, Run], names: Sequence[s
         warnings = [f"{name}: missing for {missing} of {len(heads)} runs; the same command without --report makes them"]
         mixed = [f"{name}: measured on different data: {' | '.join(told)}"]
         found = Followed(
-            merged, {**found.facts, **({name: told[0]} if told else {})},
+            merged, {**found.facts, **({name: told[0]} if told and told[0] not in found.facts.values() else {})},
             [*found.notes, *dict.fromkeys(reason for head in there for reason in head.reasons)],
             [*found.warnings, *(warnings if missing else []), *(mixed if len(told) > 1 else [])],
         )  # fmt: skip
@@ -150,6 +150,6 @@ def _with_common(found: Followed) -> Followed:
     return replace(found, scores=scores, facts={**found.facts, "mean acc, corrupted": common[0]})
 
 
-def told(metric: str, facts: Mapping[str, str]) -> Any:
+def told(metric: str, facts: Mapping[str, str]) -> str:
     """How a metric that is a follow-up was taken, for the report."""
     return f"last epoch, {facts.get('mean acc, corrupted', 'the mean over corruptions')}" if metric == COMMON else ""

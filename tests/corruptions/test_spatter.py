@@ -124,14 +124,19 @@ def test_spatter_equals_the_slow_loop_on_64_images(shape):
     cells.check_against_the_loop(slow_spatter, "spatter", shape)
 
 
+def injected(name, parameters, severity, shape):
+    mean, deviation, *_ = parameters
+    generators = [reference.legacy(name, severity, index) for index in range(shape[0])]
+    fields = np.stack([g.normal(size=shape[1:3], loc=mean, scale=deviation) for g in generators])
+    return {"normal": (torch.from_numpy(fields) - mean) / deviation}
+
+
 @reference.needs_outputs
 @pytest.mark.parametrize("side", reference.SIDES)
 def test_with_the_references_draws_bytes_are_the_references(side):
-    clean, draws = reference.clean(side), {}
-    for severity, (mean, deviation, *_) in enumerate(PARAMETERS["spatter"][str(side)], 1):
-        generators = [reference.legacy("spatter", severity, index) for index in range(len(clean))]
-        fields = np.stack([g.normal(size=(side, side), loc=mean, scale=deviation) for g in generators])
-        draws[severity] = {"normal": (torch.from_numpy(fields) - mean) / deviation}
+    clean = reference.clean(side)
+    columns = enumerate(PARAMETERS["spatter"][str(side)], 1)
+    draws = {severity: injected("spatter", parameters, severity, clean.shape) for severity, parameters in columns}
     cells.check_reference("spatter", clean, side, draws, 0.9999, 0.001)
 
 

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 
 from mixcli.cli import main
+from mixcli.corruptions.generated import Generated
 from mixcli.data import sources
 from mixcli.settings import METHODS, CutMix, MiAMix, Mixing, MixUp, Train, complete
 from mixcli.studies import contact_sheet
@@ -77,3 +78,23 @@ def test_bad_input_is_one_line_and_draws_nothing(words, subject, tmp_path, monke
     assert main(["show", *words]) == 2
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1 and f"error: {subject}: " in err and not list(tmp_path.iterdir())
+
+
+def test_a_sheet_of_corruptions_holds_what_the_benchmark_gives_that_image():
+    train = Train.model_validate({"dataset": "digits"})
+    test = sources.load(train).test
+    sheet = contact_sheet.corruptions(train, 7, seed=3)
+    assert len(sheet.images) == 13 and (sheet.clean == test.images[7]).all()
+    whole = Generated(torch.from_numpy(test.images[:20]), torch.arange(20), seed=3)
+    for name in ("gaussian_noise", "fog", "jpeg_compression"):
+        for severity in (1, 5):
+            assert (sheet.images[name][severity - 1] == whole.cell(name, severity)[7].numpy()).all()
+
+
+def test_a_sheet_of_corruptions_is_drawn_and_a_row_that_is_not_there_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["show", "corruptions", "--image", "3"]) == 0
+    assert (tmp_path / "show-corruptions.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["show", "corruptions", "--image", "360"]) == 2
+    assert "--image: no such test image; got 360, expected 0 … 359" in capsys.readouterr().err
+    assert main(["show", "corruptions", "--out", "sheet.gif"]) == 2

@@ -194,7 +194,7 @@ def test_of_several_results_the_ones_that_all_have_are_compared(tmp_path):
         corruption_comparison._candidates(save(tmp_path / name, bits, source=source), Path("runs"), "cifar100-c")
         for name, bits, source in (("a", made[0], SOURCE), ("b", made[1], "official"), ("c", made[2], SOURCE))
     ]
-    one, other = corruption_comparison._alike([[*candidates[0], *candidates[1]], candidates[2]], ["x", "y"], "")
+    one, other = corruption_comparison._alike([[*candidates[0], *candidates[1]], candidates[2]], ["x", "y"])
     assert (one.name, other.name) == (str(tmp_path / "a"), str(tmp_path / "c"))
 
 

@@ -71,7 +71,7 @@ def test_with_its_own_draws_the_loop_follows_our_law(loops, name):
 def test_every_corruption_is_measured_and_the_result_is_plain_enough_for_json(tmp_path):
     found = json.loads(json.dumps(corruption_cost.corruptions(data_dir=str(tmp_path), images=6, rounds=2, turn=1e-4)))
     assert [row["corruption"] for row in found["rows"]] == [*NAMES, "all", "all but glass, zoom, frost"]
-    assert len(found["cells"]) == 95 and all(cell["loop_images"] == 4 for cell in found["cells"])
+    assert len(found["cells"]) == 95 and all(4 <= cell["loop_images"] <= 6 for cell in found["cells"])
     assert all(row["us"] > 0 and row["loop_us"] > 0 for row in found["rows"])
     assert "random smooth pictures" in found["unit"]
     *rows, everything, rest = found["rows"]

@@ -65,7 +65,7 @@ FILES = [  # what the study file holds, and how the one line begins
     ('family = "all"\n' + TINY + ARMS, "small.toml field family: names no comparisons"),
     ('family = [["none", "mixup"], ["mixup", "none"]]\n' + TINY + ARMS, "small.toml field family: names no"),
     ('family = [["none", "mix"]]\n' + TINY + ARMS, "small.toml field family: no such arm; got mix. Did"),
-    ('follow = ["linearity"]\n' + TINY + ARMS, "small.toml field follow: studies do not follow probes yet"),
+    ('follow = ["linearity"]\n' + TINY + ARMS, "small.toml field follow: unknown; got linearity"),
     (TINY.replace("[0, 1]", "[]") + ARMS, "small.toml field seeds: must not be empty"),
     (TINY.replace("[0, 1]", "[1, 1]") + ARMS, "small.toml field seeds: repeated"),
     (TINY.replace("[0, 1]", "[-1]") + ARMS, "small.toml field seeds: "),
@@ -248,7 +248,7 @@ def test_every_named_study_is_whole_at_full_size(name, monkeypatch) -> None:
     monkeypatch.setattr(sources, "look", lambda train: sources.CIFAR.get(train.dataset, sources.DIGITS))
     study = design.read(Typed(name), {}, {})
     assert study.name == name and len(study.names) > 1
-    assert len(study.fields.seeds) == (8 if study.timing is None else 1)
+    assert len(study.fields.seeds) == {"robustness": 10, "overhead": 1}.get(name, 8)
 
 
 @pytest.mark.parametrize("name", ["synermix-p", "synermix-views"])

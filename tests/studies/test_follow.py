@@ -1,0 +1,132 @@
+"""What a study follows is measured once per run, becomes columns and metric, and goes on where it was stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mixcli.cli import main
+from mixcli.errors import UserError
+from mixcli.report import robustness
+from mixcli.studies import corruption_robustness, design, follow, workers
+from mixcli.studies.design import Typed
+from mixcli.studies.scores import Score
+from tests.studies.study import ARMS, TINY, Here, digests, write
+
+FOLLOWING = 'metric = "corruptions.mean"\nfollow = ["corruptions", "calibration"]\n' + TINY + ARMS
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    for variable in [name for name in os.environ if name.startswith("MIXCLI_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(workers, "Local", Here)
+    monkeypatch.setattr(robustness, "figure", lambda summaries: {"figure.png": b"", "figure.pdf": b""})
+    write(FOLLOWING)
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """The runs that are evaluated, as they are."""
+    found, evaluate = [], corruption_robustness.evaluate
+
+    def counted(asked, reporter, stop=None):
+        found.append(Path(asked.checkpoints[0]).name)
+        return evaluate(asked, reporter, stop)
+
+    monkeypatch.setattr(corruption_robustness, "evaluate", counted)
+    return found
+
+
+def rows():
+    with Path("studies/small/runs.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_run_is_evaluated_once_and_its_mean_is_what_the_study_compares(capsys, evaluated):
+    assert main(["ablate", "small.toml", "--json", "--quiet"]) == 0
+    report = json.loads(capsys.readouterr().out)["result"]["report"]
+    assert len(evaluated) == len(set(evaluated)) == 4
+    summaries = [json.loads(p.read_text()) for p in Path("runs").glob("*/studies/corruptions/*/summary.json")]
+    means = {s["checkpoint"]: s for s in summaries}
+    for row in rows():
+        [found] = [s for name, s in means.items() if name.endswith(row["run"])]
+        assert float(row["corruptions.mean"]) == pytest.approx(100 * found["mean_available"])
+        assert float(row["corruptions.noise"]) == pytest.approx(100 * found["families"]["noise"]["mean"])
+        assert float(row["calibration.ece15"]) == pytest.approx(found["clean"]["ece15"])
+        assert float(row["calibration.corrupted_nll"]) == pytest.approx(found["calibration"]["nll"])
+        assert row["corruptions.mean15"] == ""
+    assert report["facts"]["mean acc, corrupted"] == "mean_available"
+    assert report["facts"]["metric"] == "corruptions.mean in points, last epoch, mean_available"
+    assert any(note.startswith("mean acc (15): glass_blur, snow, frost") for note in report["notes"])
+    assert report["arms"][0]["columns"]["corruptions.mean15"] is None
+    before = digests(Path("studies/small"))
+    assert main(["ablate", "small.toml", "--quiet"]) == 0
+    assert len(evaluated) == 4 and digests(Path("studies/small")) == before
+
+
+def test_a_study_that_was_stopped_while_it_follows_up_goes_on_there(capsys, evaluated, monkeypatch):
+    evaluate, stopped = corruption_robustness.evaluate, []
+
+    def third(asked, reporter, stop=None):
+        if len(evaluated) == 2 and not stopped:
+            stopped.append(True)
+            stop.deadline = 0.0
+        return evaluate(asked, reporter, stop)
+
+    monkeypatch.setattr(corruption_robustness, "evaluate", third)
+    assert main(["ablate", "small.toml", "--quiet"]) == 75
+    err = capsys.readouterr().err
+    assert "while it follows up; all 4 cells done" in err and "Continue: mixcli ablate small.toml" in err
+    assert len(evaluated) == 3
+    assert main(["ablate", "small.toml", "--quiet"]) == 0
+    assert len(evaluated) == 5 and evaluated[2] == evaluated[3]  # the one that was cut off, and the last
+
+
+def test_a_report_alone_measures_nothing_and_says_what_is_missing(capsys, evaluated):
+    write(FOLLOWING.replace('metric = "corruptions.mean"\n', ""))
+    plain = FOLLOWING.replace('metric = "corruptions.mean"\nfollow = ["corruptions", "calibration"]\n', "")
+    write(plain, "plain.toml")
+    assert main(["ablate", "plain.toml", "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["ablate", "small.toml", "--report"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "corruptions: missing for 4 of 4 runs" in out and evaluated == []
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ('follow = ["corruption"]\n', "small.toml field follow: unknown; got corruption. Did you mean corruptions?"),
+        ('follow = ["corruptions", "corruptions"]\n', "small.toml field follow: corruptions given twice"),
+        ('metric = "corruptions.mean"\n', 'is measured by corruptions. Set follow = ["corruptions"]'),
+    ],
+)
+def test_mistakes_in_what_is_followed_are_one_line(lines, words):
+    with pytest.raises(UserError) as caught:
+        design.read(Typed(write(lines + TINY + ARMS)), {}, {})
+    assert words in str(caught.value)
+
+
+def test_the_compared_mean_is_the_first_that_all_runs_have():
+    def common(*runs):
+        scores = [Score("a", k, {f"corruptions.{key}": v for key, v in run.items()}) for k, run in enumerate(runs)]
+        found = follow._with_common(follow.Followed(scores))
+        return found.facts.get("mean acc, corrupted"), [one.values.get(follow.COMMON) for one in found.scores]
+
+    whole, frostless = {"mean15": 1.0, "mean14": 2.0, "mean_available": 3.0}, {"mean14": 4.0, "mean_available": 5.0}
+    assert common(whole, whole) == ("mean15", [1.0, 1.0])
+    assert common(whole, frostless | {"mean15": None}) == ("mean14", [2.0, 4.0])
+    assert common(whole, {"mean15": None, "mean14": None, "mean_available": 6.0}) == ("mean_available", [3.0, 6.0])
+    assert common({"mean15": None}) == (None, [None])
+
+
+def test_the_named_studies_of_robustness_follow_corruptions_and_calibration():
+    for name in ("robustness", "miamix-self"):
+        assert design.read(Typed(name, tiny=True), {}, {}).fields.follow == ("corruptions", "calibration")
+    assert design.read(Typed("robustness", tiny=True), {}, {}).fields.metric == "corruptions.mean"
