@@ -1,7 +1,7 @@
 """Kills a whole study at random moments and starts it again: python -m tests.studies.study_trials FOLDER KILLS [N]
 
-With N processes that share the work, one of them is killed each time and the others are stopped. Fails where a cell is lost, done twice, or where
-the tables at the end are not those of a study that was left alone, byte for byte.
+With N processes that share the work, one of them is killed each time and the others are stopped. Fails where a cell is
+lost, done twice, or where the tables at the end are not those of a study that was left alone, byte for byte.
 """
 
 from __future__ import annotations
