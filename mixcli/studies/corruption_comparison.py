@@ -186,7 +186,7 @@ def _points(share: float | None) -> float | None:
 
 def _two_files(a: Saved, b: Saved, scores: Sequence[Score]) -> Iterator[str]:
     over = a.over
-    found = significance.image_bootstrap(*(one.correct(over).mean(0) for one in (a, b)), _random("image").host)
+    found = significance.image_bootstrap(a.correct(over).mean(0), b.correct(over).mean(0), _random("image").host)
     first, second = (f"{one.arm} (seed {one.seed})" for one in scores)
     yield (
         f"{first} against {second}: {found.difference:+.2f} points [{found.low:.2f}, {found.high:.2f}], mean of "
@@ -236,9 +236,11 @@ def _detail(
 ) -> Detail:
     found = []
     for members in parts.values():
-        arms = [Arm(arm, np.array([100 * one.correct(members).mean() for one in groups[arm]]), _seeds(groups[arm]))
-                for arm in (a, b)]  # fmt: skip
-        found.append(significance.compare(*arms, "paired" if test == "paired" else "welch"))
+        first, second = (
+            Arm(arm, np.array([100 * one.correct(members).mean() for one in groups[arm]]), _seeds(groups[arm]))
+            for arm in (a, b)
+        )
+        found.append(significance.compare(first, second, "paired" if test == "paired" else "welch"))
     adjusted = significance.holm([one.p for one in found])
     rows = [
         {"what": what, "name": name, "a": a, "b": b, "difference": one.difference, "low": one.interval()[0],
@@ -266,8 +268,8 @@ def _hierarchical(groups: Mapping[str, Sequence[Saved]], pairs: Sequence[tuple[s
     """The second line: runs resampled, and the same images for both methods."""
     for a, b in pairs:
         over = groups[a][0].over
-        correct = [np.stack([one.correct(over).mean(0) for one in groups[arm]]) for arm in (a, b)]
-        found = significance.run_and_image_bootstrap(*correct, _random(f"{a} - {b}").host)
+        first, second = (np.stack([one.correct(over).mean(0) for one in groups[arm]]) for arm in (a, b))
+        found = significance.run_and_image_bootstrap(first, second, _random(f"{a} - {b}").host)
         yield f"{a} - {b}, hierarchical bootstrap (runs, then images): {found.sentence}"
     yield from _same_generator([one for group in groups.values() for one in group])
 

@@ -26,8 +26,10 @@ import numpy as np
 from matplotlib.colors import hsv_to_rgb, rgb_to_hsv
 from numpy.random import RandomState
 from PIL import Image
-from scipy import ndimage
+from scipy import ndimage as _ndimage
 from scipy.signal import fftconvolve
+
+ndimage: Any = _ndimage  # its types are too wide to be of use
 
 Drawn = Mapping[str, Any]
 Size = tuple[int, int, int]
@@ -136,7 +138,7 @@ def _defocus_blur(image: np.ndarray, parameters: tuple[float, float], drawn: Dra
     edge = len(kernel) // 2
     padded = np.pad(x, ((edge, edge), (edge, edge), (0, 0)), mode="reflect")
     # a disc is symmetric, so a convolution is the correlation; a filter this wide is an FFT in image libraries too
-    return _bytes(np.stack([fftconvolve(padded[..., c], kernel, mode="valid") for c in range(x.shape[2])], 2))
+    return _bytes(np.stack([np.asarray(fftconvolve(padded[..., c], kernel, "valid")) for c in range(x.shape[2])], 2))
 
 
 def _angle(parameters: tuple[float, float], size: Size, rng: RandomState) -> Drawn:
@@ -374,7 +376,7 @@ def _edges(layer: np.ndarray) -> np.ndarray:
         before = framed[1 - dy : 1 - dy + height, 1 - dx : 1 - dx + width]
         after = framed[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
         steepest |= chosen & (size > before) & ((size > after) if strict else (size >= after))
-    islands, count = ndimage.label(steepest & (size > 50), np.ones((3, 3)))  # pyright: ignore[reportGeneralTypeIssues]
+    islands, count = ndimage.label(steepest & (size > 50), np.ones((3, 3)))
     strong = np.zeros(count + 1, bool)
     strong[islands[steepest & (size > 150)]] = True
     strong[0] = False

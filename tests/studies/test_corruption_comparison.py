@@ -13,6 +13,7 @@ from scipy import stats
 from mixcli.corruptions.catalogue import FAMILIES, NAMES, SEVERITIES, STANDARD
 from mixcli.errors import UserError
 from mixcli.files import as_json
+from mixcli.report import robustness
 from mixcli.studies import corruption_comparison, corruption_means, corruption_results, significance
 from mixcli.studies.corruption_comparison import SCOPE, of_saved
 from mixcli.studies.corruption_means import CALIBRATION, Panel
@@ -164,6 +165,14 @@ def test_below_five_runs_no_p_is_shown(methods):
     report = compared([*names[:3], *names[5:8]])
     assert report.comparisons[0]["sentence"].startswith("pilot (n = 3)")
     assert {row[2] for detail in report.details for row in detail.section.rows} == {"–"}
+
+
+def test_clean_against_corrupted_accuracy_is_drawn_alike_each_time_and_not_of_one_checkpoint(methods):
+    names, _ = methods
+    summaries = [corruption_results.summary_in(Path(name)) for name in names]
+    drawn = robustness.against_clean(summaries)
+    assert drawn["clean.png"].startswith(b"\x89PNG") and drawn == robustness.against_clean(summaries)
+    assert robustness.against_clean(summaries[:1]) == {}
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals
