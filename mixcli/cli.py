@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mixcli.engine.job import Job
     from mixcli.options import Gathered
     from mixcli.report.progress import Reporter
+    from mixcli.studies import probing
     from mixcli.studies.ablation import Kept, Tally
     from mixcli.studies.design import Design
     from mixcli.studies.workers import Ended, Engine
@@ -724,10 +725,23 @@ def probe(
     )  # fmt: skip
     with Reporter(f"mixcli probe {what}", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
+        if study is not None:
+            return _probe_study(study, tiny, asked, reporter)
         found = probing.run(asked, reporter)
     if found.findings is None:
         return Outcome(found.document, lambda: page.planned(found.document))
     return Outcome(found.document, lambda: page.shown(found.findings, found.folders))
+
+
+def _probe_study(name: str, tiny: bool, asked: probing.Asked, reporter: Reporter) -> Outcome:
+    """The headline numbers of a study's finished runs, compared, written beside its tables and shown."""
+    from mixcli.report import probes as page
+    from mixcli.studies import design, probed_study
+
+    found = design.read(design.Typed(name, tiny=tiny), {"runs": str(asked.runs)}, os.environ)
+    probed = probed_study.over(found, asked, reporter)
+    probed_study.write(probed, asked.out or Path("studies") / found.name)
+    return Outcome(probed.document(), lambda: page.study(probed))
 
 
 def _with_probe(argv: list[str]) -> Any:
