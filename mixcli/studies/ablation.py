@@ -417,7 +417,7 @@ def report(design: Design, kept: Kept | None, warn: Warn) -> Report:
     """
     from mixcli.studies import comparison, follow, scores
 
-    arms = _final_arms(design)
+    arms = final_arms(design)
     found: list[scores.Score] = []
     missing: dict[str, dict[int, str]] = {}
     images: set[int] = set()
@@ -456,7 +456,7 @@ def done(design: Design) -> list[Run]:
     return [cell.job.run for cell in cells if cell.job.run.finished() is not None]
 
 
-def _final_arms(design: Design) -> list[Arm]:
+def final_arms(design: Design) -> list[Arm]:
     """The arms that are compared, as far as their value is chosen."""
     arms = list(design.arms)
     for choice in design.choices:
