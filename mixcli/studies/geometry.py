@@ -25,6 +25,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -116,7 +117,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.where(norms > 0, norms, 1)
 
 
-# ------------------------------------------------------------------------------------------- together and apart, by angle
+# ----------------------------------------------------------------------------------------- together and apart, by angle
 
 
 def cohesion(found: Clusters) -> float:
@@ -183,8 +184,7 @@ def alignment(found: Clusters) -> float:
 
 
 def uniformity(found: Clusters, random: Random) -> float:
-    """log mean exp(-2 ||u_i - u_j||^2) over fixed pairs of distinct images; -4 at most at the uniform law, near 0 in one
-    point."""
+    """log mean exp(-2 ||u_i - u_j||^2) over fixed pairs of distinct images: about -4 on the whole sphere, 0 in a point."""
     n = len(found.u)
     first = random.host.integers(n, size=PAIRS)
     second = (first + random.host.integers(1, n, size=PAIRS)) % n
@@ -199,9 +199,10 @@ def _in_pieces(first: np.ndarray, second: np.ndarray, size: int = 10_000):
 
 def effective_rank(found: Clusters) -> float:
     """exp of the entropy of the normalised singular values of the centred features: 1 .. D."""
-    from scipy.linalg import svdvals
+    from scipy.linalg import qr, svdvals
 
-    values = svdvals(found.z - found.z.mean(0))
+    (triangle,) = qr(found.z - found.z.mean(0), mode="r", check_finite=False)
+    values = svdvals(triangle[: found.z.shape[1]])  # those of the whole, which has far more rows
     share = values[values > 0] / values.sum()
     return float(np.exp(-(share * np.log(share)).sum()))
 
@@ -256,7 +257,7 @@ def nc4(z: np.ndarray, answers: np.ndarray, means: np.ndarray, classes: np.ndarr
     return float((classes[nearest] != answers).mean())
 
 
-def _quotient(above: float, below: float) -> float:
+def _quotient(above: Any, below: Any) -> float:
     return float(above / below) if below > 0 else math.nan if above == 0 else math.inf
 
 
@@ -275,7 +276,7 @@ def clustering(found: Clusters, random: Random) -> dict[str, float]:
 
 
 def stratified(labels: np.ndarray, most: int, random: Random) -> np.ndarray:
-    """Rows in order, at most `most`, as equal per class as the classes allow: every class gives its next row in turn."""
+    """Rows in order, at most `most`, as equal per class as the classes allow: each gives its next row in turn."""
     shuffled = random.host.permutation(len(labels))
     if len(labels) <= most:
         return np.arange(len(labels))
@@ -317,7 +318,7 @@ def logistic(train: np.ndarray, train_labels: np.ndarray, test: np.ndarray, labe
     return float((fitted.predict(test) == labels).mean()), converged
 
 
-# ------------------------------------------------------------------------------------------------------- the whole table
+# ------------------------------------------------------------------------------------------------------ the whole table
 
 
 def numbers(found: Clusters, random: Random, weight: np.ndarray | None = None) -> dict[str, float]:
@@ -379,4 +380,4 @@ def _grams(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return _quotient(np.vdot(a, b), np.linalg.norm(a) * np.linalg.norm(b))
+    return _quotient(float(np.vdot(a, b)), float(np.linalg.norm(a) * np.linalg.norm(b)))

@@ -41,7 +41,7 @@ def rotation(dimensions: int) -> np.ndarray:
     return np.linalg.qr(rng("rotation").normal(size=(dimensions, dimensions)))[0]
 
 
-# ---------------------------------------------------------------------------------------------------------- known answers
+# -------------------------------------------------------------------------------------------------------- known answers
 
 
 @pytest.mark.parametrize("classes", [3, 10])
@@ -136,7 +136,7 @@ def test_nc4_is_the_share_of_images_whose_nearest_mean_is_another_class_than_the
     assert geometry.nc4(z, np.array([3, 5, 3, 9]), means, classes) == 0.5
 
 
-# -------------------------------------------------------------------------------------------------------------- identities
+# ----------------------------------------------------------------------------------------------------------- identities
 
 
 def test_fisher_is_calinski_harabasz_and_cohesion_and_alignment_are_lengths_of_the_centres():
@@ -183,7 +183,7 @@ def test_the_effective_rank_of_equal_directions_is_their_number(rank):
     assert geometry.effective_rank(clusters(np.repeat(corners, 4, 0), np.arange(8 * rank) % 2)) == pytest.approx(rank)
 
 
-# ---------------------------------------------------------------------------------------------------------------------- CKA
+# ------------------------------------------------------------------------------------------------------------------ CKA
 
 
 def test_a_net_is_like_itself_turned_scaled_and_moved():
@@ -227,7 +227,7 @@ def test_all_pairs_of_sites_are_compared():
     assert len(rows) == 6 and rows[1]["cka_debiased"] == pytest.approx(1)
 
 
-# ---------------------------------------------------------------------------------------------------- scores of libraries
+# -------------------------------------------------------------------------------------------------- scores of libraries
 
 
 def test_the_silhouette_is_taken_on_one_sample_each_class_in_turn():
@@ -272,7 +272,7 @@ def test_a_penalty_that_is_none_is_refused(c):
         geometry.logistic(z, labels, z, labels, c)
 
 
-# ------------------------------------------------------------------------------------------------- what cannot be measured
+# ---------------------------------------------------------------------------------------------- what cannot be measured
 
 
 def test_classes_of_one_image_and_features_of_norm_zero_are_left_out_and_told():
@@ -298,7 +298,7 @@ def test_features_that_say_nothing_are_refused_with_their_site():
     assert told.value.exit_code == 3
 
 
-# --------------------------------------------------------------------------------------------- what the numbers must face
+# ------------------------------------------------------------------------------------------- what the numbers must face
 
 
 def test_a_blend_never_pulls_harder_than_the_same_images_alone():
