@@ -184,7 +184,7 @@ def alignment(found: Clusters) -> float:
 
 
 def uniformity(found: Clusters, random: Random) -> float:
-    """log mean exp(-2 ||u_i - u_j||^2) over fixed pairs of distinct images: about -4 on the whole sphere, 0 in a point."""
+    """log mean exp(-2 ||u_i - u_j||^2) over fixed pairs of distinct images: about -4 on a sphere, 0 in a point."""
     n = len(found.u)
     first = random.host.integers(n, size=PAIRS)
     second = (first + random.host.integers(1, n, size=PAIRS)) % n
@@ -199,10 +199,8 @@ def _in_pieces(first: np.ndarray, second: np.ndarray, size: int = 10_000):
 
 def effective_rank(found: Clusters) -> float:
     """exp of the entropy of the normalised singular values of the centred features: 1 .. D."""
-    from scipy.linalg import qr, svdvals
-
-    (triangle,) = qr(found.z - found.z.mean(0), mode="r", check_finite=False)
-    values = svdvals(triangle[: found.z.shape[1]])  # those of the whole, which has far more rows
+    triangle = np.linalg.qr(found.z - found.z.mean(0), mode="r")  # has the singular values of the whole
+    values = np.linalg.svd(triangle, compute_uv=False)
     share = values[values > 0] / values.sum()
     return float(np.exp(-(share * np.log(share)).sum()))
 
