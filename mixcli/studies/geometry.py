@@ -22,15 +22,24 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from mixcli.data.sources import Split
 from mixcli.errors import UserError
+from mixcli.report import geometry as page
 from mixcli.sampling import Random
+from mixcli.studies.features import Features
+from mixcli.studies.findings import Findings
+from mixcli.studies.linearity import BATCHNORM_IMAGES, untrained, with_clean_batchnorm
+from mixcli.studies.probes import Geometry
+from mixcli.studies.probing import Scene, computed, fresh_facts, images_of
+from mixcli.studies.subjects import Subject
 
 ROUNDING = 1e-10  # of the largest singular value: what lies below it is rounding, not a direction
 SILHOUETTE = 5000  # images at most
@@ -379,3 +388,160 @@ def _grams(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return _quotient(float(np.vdot(a, b)), float(np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+# ------------------------------------------------------------------------------------------------------------ the probe
+
+UNTRAINED = 3  # fresh initialisations
+ALIKE = 2000  # images at most, on which two nets are compared
+TRAINING = 10_000  # training images at most: neighbours, class means, and the collapse where it is defined
+HEADLINE = ("cohesion_pair", "separability_centred", "nc1")
+BRIEF = (*HEADLINE, "cohesion", "separability", "separability_min", "intra", "inter", "ratio", "knn")
+
+
+def passes(scene: Scene, options: Geometry) -> int:
+    """Forward passes of one image: of those not cached, and of the fresh nets."""
+    own = sum(0 if scene.cached(subject) else len(scene.chosen) for subject in scene.subjects)
+    train = sum(len(_training(scene, subject)) for subject in scene.subjects)
+    fresh = 0 if scene.brief else UNTRAINED * (len(scene.chosen) + BATCHNORM_IMAGES)
+    return own + train + fresh
+
+
+def look(scene: Scene, options: Geometry) -> Findings:
+    """Numbers of every subject and site, of fresh nets, and the likeness of the subjects to the first one."""
+    sites = _sites(scene)
+    rows: list[dict[str, Any]] = []
+    told: list[str] = []
+    seen = [scene.features(subject) for subject in scene.subjects]
+    for subject, found in zip(scene.subjects, seen, strict=True):
+        rows += _of_subject(scene, options, subject, found, sites, told)
+    if not scene.brief:
+        rows += _of_fresh_nets(scene, options, sites)
+        rows += _likeness(scene, seen)
+    frame = pd.DataFrame(rows)
+    return Findings(frame, {"sites": list(sites)}, page, remarks=(*dict.fromkeys(told), *_remarks(scene, frame)))
+
+
+def _sites(scene: Scene) -> tuple[str, ...]:
+    """`pooled`, unless others are asked for; maps are averaged over space or tokens."""
+    if scene.asked.stages is None:
+        return ("pooled",)
+    found = tuple(site for site in scene.sites if site not in ("input", "softmax"))
+    if not found:
+        raise UserError("usage", "--stages", "features are measured, not images or probabilities",
+                        scene.asked.stages, "stages, pooled or logits")  # fmt: skip
+    return found
+
+
+def _training(scene: Scene, subject: Subject) -> Split:
+    return scene.some(subject, "train", TRAINING, "training")
+
+
+def _of_subject(
+    scene: Scene, options: Geometry, subject: Subject, seen: Features, sites: Sequence[str], told: list[str]
+) -> Iterator[dict[str, Any]]:
+    """A row per site and split, and a row per class of the last site."""
+    facts = scene.facts(subject)
+    training = _training(scene, subject)
+    known = computed(subject, training)
+    answers = seen.values["logits"].argmax(1)
+    for site in sites:
+        own, train = (clusters(part.values[site], part.labels, site) for part in (seen, known))
+        told += [f"{subject.label}, {site}: {line}" for line in own.left_out]
+        head = subject.net.head.weight.detach().cpu().numpy() if site == "pooled" else None
+        found = numbers(own, scene.random("numbers"), head)
+        found |= _against_training(options, own, train, answers, site, told)
+        yield {**facts, "row": "numbers", "site": site, "classes": len(own.classes), **_kept(found, options)}
+        if options.full and scene.asked.split != "train":
+            trained = numbers(train, scene.random("numbers"), head)
+            yield {**facts, "split": "train", "images": len(training), "row": "numbers", "site": site,
+                   "classes": len(train.classes), **_kept(trained, options)}  # fmt: skip
+        if site == sites[-1] or site == "pooled":
+            yield from ({**facts, "row": "class", "site": site, **one} for one in by_class(own, scene.classes))
+
+
+def _against_training(
+    options: Geometry, own: Clusters, train: Clusters, answers: np.ndarray, site: str, told: list[str]
+) -> dict[str, Any]:
+    """Accuracy of neighbours among the training images, and with --full or --linear what else rests on them."""
+    names = train.classes[train.labels], own.classes[own.labels]
+    found: dict[str, Any] = {"knn": nearest_neighbours(train.z, names[0], own.z, names[1], options.k)}
+    if options.full and site == "pooled":
+        found["nc4"] = nc4(own.z, answers[own.rows], train.means, train.classes)
+    if options.linear:
+        found["linear"], converged = logistic(train.z, names[0], own.z, names[1], options.C)
+        if not converged:
+            told.append(f"{site}: linear probe not converged after 1000 iterations; its score is marked")
+        found["linear_converged"] = converged
+    return found
+
+
+def _kept(found: Mapping[str, Any], options: Geometry) -> dict[str, Any]:
+    more = ("linear", "linear_converged")
+    return {name: value for name, value in found.items() if options.full or name in BRIEF or name in more}
+
+
+def _of_fresh_nets(scene: Scene, options: Geometry, sites: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The first subject's net before any training, three times; its BatchNorm knows clean training images."""
+    images = images_of(scene.main, scene.some(scene.main, "train", BATCHNORM_IMAGES, "batchnorm"))
+    for number in range(UNTRAINED):
+        net = untrained(scene.main, scene.random("untrained").child(str(number)))
+        seen = computed(replace(scene.main, net=with_clean_batchnorm(net, images)), scene.chosen)
+        facts = scene.facts(scene.main) | fresh_facts(number)
+        for site in sites:
+            found = numbers(clusters(seen.values[site], seen.labels, site), scene.random("numbers"))
+            yield {**facts, "row": "numbers", "site": site, **_kept(found, options)}
+
+
+def _likeness(scene: Scene, seen: Sequence[Features]) -> Iterator[dict[str, Any]]:
+    """CKA of every site of the first subject with every site of each other one."""
+    rows = stratified(seen[0].labels, ALIKE, scene.random("likeness"))
+    first, *others = (found.take(rows).values for found in seen)
+    if scene.asked.all_epochs or len(rows) < 4:
+        return
+    for subject, values in zip(scene.subjects[1:], others, strict=True):
+        for row in cka(first, values):
+            yield {**scene.facts(subject), "images": len(rows), "row": "cka", **row}
+
+
+def by_class(found: Clusters, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Of each class: its images, the mean cosine of its pairs, and the nearest other class, centred."""
+    n = found.counts
+    pairs = (n * np.square(found.centres).sum(1) - 1) / (n - 1)
+    centres = unit(found.mean(unit(found.z - found.means.mean(0))))
+    apart = 1 - centres @ centres.T + 9 * np.eye(len(n))  # never its own nearest
+    nearest = apart.argmin(1)
+    for k, name in enumerate(found.classes):
+        yield {"class": names[name], "class_images": int(n[k]), "class_cohesion": float(pairs[k]),
+               "class_apart": float(apart[k, nearest[k]]), "nearest_class": names[found.classes[nearest[k]]]}  # fmt: skip
+
+
+def headline(table: pd.DataFrame) -> dict[str, float]:
+    """The three numbers of `pooled`, on the images asked for."""
+    rows = table[(table["row"] == "numbers") & (table["site"] == "pooled")]
+    return {name: float(rows[name].iloc[0]) for name in HEADLINE} if len(rows) else {}
+
+
+def _remarks(scene: Scene, table: pd.DataFrame) -> Iterator[str]:
+    if scene.brief:
+        return
+    if "against" not in scene.roles:
+        yield "no reference run: --against a run of the same recipe and epochs, `none` or the clean-image control"
+        return
+    epochs = {subject.epoch for subject in scene.subjects}
+    if len(epochs) > 1 and not scene.asked.all_epochs:
+        yield f"epochs differ ({', '.join(map(str, sorted(epochs)))}): longer training tightens classes by itself"
+    if scene.asked.all_epochs:
+        return
+    first = headline(table[table["checkpoint"] == scene.main.label])
+    for subject in scene.subjects[1:] if first else ():
+        other = headline(table[table["checkpoint"] == subject.label])
+        yield together(first, other, f"{scene.main.label} against {subject.label}")
+
+
+def together(first: Mapping[str, float], other: Mapping[str, float], who: str) -> str:
+    """Both headline differences in one line, so that a gain in one with a loss in the other is seen."""
+    tighter, apart = (first[name] - other[name] for name in HEADLINE[:2])
+    verdict = "a gain in one with a loss in the other" if tighter * apart < 0 else "both rise" if tighter > 0 else (
+        "both fall" if tighter < 0 else "no change in cohesion")  # fmt: skip
+    return f"{who}: cohesion_pair {tighter:+.3f}, separability_centred {apart:+.3f}: {verdict}; of these two files alone"
