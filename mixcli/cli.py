@@ -220,6 +220,8 @@ class Commands(TyperGroup):
             return "train", _with_settings(train, args[1:]), args[1:]
         if args[0] == "ablate":
             return "ablate", _with_settings(ablate, args[1:], "--axis" in args), args[1:]
+        if args[0] == "probe":  # its first word is the probe
+            return "probe", _with_probe(args[1:]), args[1:]
         if args[0] == "show":  # its first word is the method
             named = args[1:2] if args[1:] and not args[1].startswith("-") else []
             words = [*(["--method"] if named else []), *args[1:]]
@@ -327,12 +329,16 @@ def _with_settings(function: Callable[..., Outcome], argv: list[str], shown: boo
     """A command with one option per setting beside its own; `shown` says whether help tells of them."""
     from mixcli import options
 
+    return _with_parameters(function, options.parameters(argv), shown)
+
+
+def _with_parameters(function: Callable[..., Outcome], settings: list[inspect.Parameter], shown: bool = True) -> Any:
+    """A command with further options beside its own."""
     own = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.kind is not p.VAR_KEYWORD]
 
     def command(**values: Any) -> Outcome:
         return function(**values)
 
-    settings = options.parameters(argv)
     for parameter in () if shown else settings:
         parameter.annotation.__metadata__[0].hidden = True
     command.__signature__ = inspect.Signature([*own, *settings])  # pyright: ignore[reportFunctionMemberAccess]
@@ -656,6 +662,84 @@ def eval_corruptions(
     return Outcome(result, lambda: robustness.shown(result))
 
 
+# -------------------------------------------------------------------------------------------------------- mixcli probe
+
+
+@app.command("probe")
+def probe(
+    ctx: typer.Context,
+    what: Annotated[
+        str, typer.Argument(metavar="PROBE", help="which probe; its own options: mixcli probe PROBE --help")
+    ],
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="run folder, checkpoint, start of an id; unset: latest")
+    ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(metavar="RUN", help="a reference on the same images; may be repeated")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="STUDY", help="headline numbers of its finished runs, compared as methods")
+    ] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="the study's small form")] = False,
+    split: Annotated[str, typer.Option(metavar="train|val|test", help="whose images")] = "test",
+    images: Annotated[str | None, typer.Option(metavar="INT", help="only so many, stratified; unset: all")] = None,
+    stages: Annotated[
+        str | None, typer.Option(metavar="NAME,...|all", help="sites to show; unset: the probe's")
+    ] = None,
+    seed: Annotated[str, typer.Option(metavar="INT", help="of the choice of images and tuples")] = "0",
+    all_epochs: Annotated[bool, typer.Option("--all-epochs", help="at every epoch that the run kept")] = False,
+    refresh: Annotated[bool, typer.Option("--refresh", help="compute cached features again")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the cost and write nothing")] = False,
+    runs: Annotated[str | None, typer.Option(metavar="DIR", help="where runs lie")] = None,
+    data_dir: Annotated[
+        str | None, typer.Option(metavar="DIR", help="where data lies; unset: where the run had it")
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:N or auto")] = "auto",
+    out: Annotated[str | None, typer.Option(metavar="DIR", help="the results; unset: in the run's folder")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+    **typed: Any,
+) -> Outcome:
+    """Look inside a trained network: mixcli probe linearity RUN; the others: mixcli list probes.
+
+    One checkpoint describes one file; only --study leads to sentences about methods.
+    """
+    from mixcli import options
+    from mixcli.report.progress import Reporter
+    from mixcli.studies import probes
+
+    own = options.own(probes.named(what).options, typed)
+    data = data_dir or os.environ.get("MIXCLI_DATA_DIR") or os.environ.get("MIXCLI_DATA")
+    numbers = {"images": _number(images, "--images", "batch"), "seed": _number(seed, "--seed", "seed")}
+    if study is not None and (run is not None or against or all_epochs):
+        raise UserError("usage", "--study", "names the runs, so none is given beside it")
+    from mixcli.report import probes as page
+    from mixcli.studies import probing
+
+    asked = probing.Asked(
+        what, run or "latest", tuple(against or ()), own, split, stages=stages, all_epochs=all_epochs, refresh=refresh,
+        dry_run=dry_run, runs=Path(options.runs_root({"runs": runs}, os.environ)),
+        data_dir=None if data is None else Path(data), device=device, out=None if out is None else Path(out), **numbers,
+    )  # fmt: skip
+    with Reporter(f"mixcli probe {what}", quiet) as reporter:
+        reporter.warnings = ctx.obj.warnings
+        found = probing.run(asked, reporter)
+    if found.findings is None:
+        return Outcome(found.document, lambda: page.planned(found.document))
+    return Outcome(found.document, lambda: page.shown(found.findings, found.folders))
+
+
+def _with_probe(argv: list[str]) -> Any:
+    """`probe` with the options of the probe that its first word names."""
+    from mixcli import options
+    from mixcli.studies.probes import PROBES
+
+    chosen = PROBES.get(argv[0]) if argv else None
+    settings = [] if chosen is None else options.own_parameters(chosen.options, argv[0].capitalize())
+    return _with_parameters(probe, settings)
+
+
 # --------------------------------------------------------------------------------------------------------- mixcli show
 
 
@@ -704,12 +788,13 @@ def show(
 
 @app.command("list")
 def list_(
-    what: Annotated[str | None, typer.Argument(metavar="[methods|mixings|datasets|nets|studies]")] = None,
+    what: Annotated[str | None, typer.Argument(metavar="[methods|mixings|datasets|nets|studies|probes]")] = None,
     json: Json = False,
 ) -> Outcome:
-    """List what can be named: methods, mixings, datasets, nets, studies."""
+    """List what can be named: methods, mixings, datasets, nets, studies, probes."""
     from mixcli.settings import DATASETS, METHODS, NETS, Mixing
     from mixcli.studies import design
+    from mixcli.studies.probes import PROBES
 
     known = {
         "methods": {name: cls.summary for name, cls in METHODS.items()},
@@ -717,6 +802,7 @@ def list_(
         "datasets": DATASETS,
         "nets": {name: summary for name, (_, summary) in NETS.items()},
         "studies": design.named(),
+        "probes": {name: found.summary for name, found in PROBES.items()},
     }
     if what is not None and what not in known:
         raise UserError("usage", "list", "unknown", got=what, hint=nearest(what, known))

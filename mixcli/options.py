@@ -552,6 +552,16 @@ def parameters(argv: list[str]) -> list[inspect.Parameter]:
     return [*options, *(_parameter(alias, all_fields()[key], None) for alias, key in _aliases().items())]
 
 
+def own_parameters(cls: type[Settings], panel: str) -> list[inspect.Parameter]:
+    """One Typer option per field of a class that is no part of training."""
+    return [_parameter(key, field, panel) for key, field in cls.model_fields.items()]
+
+
+def own(cls: type[Settings], typed: Mapping[str, str | bool | None]) -> Settings:
+    """An instance of such a class from what was typed for its fields. Raises UserError naming the option."""
+    return cls(**{key: parse(cls.model_fields[key], given) for key, given in typed_layer(typed).items()})
+
+
 def _fields_of_chosen(argv: list[str]) -> dict[str, tuple[FieldInfo, str]]:
     """The fields of the method typed in `argv` and of the mixing inside it, each with its help panel."""
     fields: dict[str, tuple[FieldInfo, str]] = {}

@@ -178,7 +178,7 @@ def _digits(random: Random) -> tuple[tuple[str, ...], Split, Split]:
     pixels, labels = (np.asarray(array) for array in load_digits(return_X_y=True))
     images = np.round(pixels * 255 / 16).astype(np.uint8).reshape(-1, 8, 8, 1)
     every = Split(images, labels.astype(np.int64), np.arange(len(labels)))
-    test = _rank(every.labels, random) < _shares(np.bincount(every.labels), DIGITS.test_images)[every.labels]
+    test = rank(every.labels, random) < shares(np.bincount(every.labels), DIGITS.test_images)[every.labels]
     return tuple(str(digit) for digit in range(10)), every.take(~test), every.take(test)
 
 
@@ -189,10 +189,10 @@ def _hold_out(whole: Split, train: Train, classes: tuple[str, ...], random: Rand
         lone = classes[int(np.argmax(sizes == 1))]
         raise UserError("data_corrupt", Path(train.dataset).name, f"class '{lone}': 1 sample, split needs 2")
     fraction = train.val_fraction
-    held = _shares(sizes, len(whole) - round(len(whole) * (1 - fraction)))
+    held = shares(sizes, len(whole) - round(len(whole) * (1 - fraction)))
     if held.sum() == 0 or (held[sizes > 0] == sizes[sizes > 0]).any():
         raise UserError("config", "val_fraction", "leaves validation or a training class without images", got=fraction)
-    val = _rank(whole.labels, random) < held[whole.labels]
+    val = rank(whole.labels, random) < held[whole.labels]
     return whole.take(~val), whole.take(val)
 
 
@@ -202,7 +202,7 @@ def _per_class(split: Split, count: int, classes: tuple[str, ...], random: Rando
     if sizes.min() < count:
         smallest = int(np.argmin(sizes))
         raise UserError("config", "per_class", f"class '{classes[smallest]}' has {sizes[smallest]} images", got=count)
-    return split.take(_rank(split.labels, random) < count)
+    return split.take(rank(split.labels, random) < count)
 
 
 def _mislabel(split: Split, train: Train, classes: int, random: Random) -> Split:
@@ -214,7 +214,7 @@ def _mislabel(split: Split, train: Train, classes: int, random: Random) -> Split
     return replace(split, labels=labels)
 
 
-def _rank(labels: np.ndarray, random: Random) -> np.ndarray:
+def rank(labels: np.ndarray, random: Random) -> np.ndarray:
     """(N,) int64: the place of each image among those of its class, in random order."""
     shuffled = random.host.permutation(len(labels))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -224,7 +224,7 @@ def _rank(labels: np.ndarray, random: Random) -> np.ndarray:
     return rank
 
 
-def _shares(sizes: np.ndarray, total: int) -> np.ndarray:
+def shares(sizes: np.ndarray, total: int) -> np.ndarray:
     """`total` divided among classes in proportion to `sizes`, by largest remainder (ties: the first class); int64."""
     exact = total * sizes
     shares = exact // sizes.sum()

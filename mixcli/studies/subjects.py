@@ -174,7 +174,7 @@ def _loaded(choice: Choice, device: str, threads: int | None) -> Subject:
     epoch = content.get("epoch", content["step"] // steps)
     weights = "plain" if content["ema"] is None else "EMA"
     return Subject(path, _label(path), settings, machine, net, data, weights, int(epoch), epochs,
-                   _digest(net, data), choice.rule)  # fmt: skip
+                   digest_of(net, data), choice.rule)  # fmt: skip
 
 
 def _label(path: Path) -> str:
@@ -186,7 +186,7 @@ def _label(path: Path) -> str:
     return folder.name if path.name == "run.ckpt" else f"{folder.name}/{path.stem}"
 
 
-def _digest(net: StagedNet, data: dict[str, Any]) -> str:
+def digest_of(net: StagedNet, data: dict[str, Any]) -> str:
     """By content: the bytes of a checkpoint differ with what else it holds."""
     digest = hashlib.sha256(repr((list(data["mean"]), list(data["std"]))).encode())
     for name, tensor in sorted(net.state_dict().items()):
