@@ -1,4 +1,4 @@
-"""geometry.py: the geometry probe as tables and figures: headline numbers, by depth, class by class, net against net."""
+"""geometry.py: the geometry probe as tables and figures: headline numbers, by depth, by class, net against net."""
 
 from __future__ import annotations
 
@@ -17,16 +17,33 @@ NAMED = 12  # classes at most, whose names fit a figure
 
 
 def sections(table: Any, about: Mapping[str, Any]) -> Iterator[Section]:
-    """The headline numbers of every site; all others where they were asked for; likeness, debiased first."""
+    """The headline numbers, by site where several were asked for; all others of one site; likeness, debiased first."""
     found = table[table["row"] == "numbers"]
-    for site in about["sites"]:
-        rows = found[(found["site"] == site) & (found["split"] == about["split"])]
-        columns = [name for name in HEADINGS if name in rows and rows[name].notna().any()]
-        lines = [(name, *(_cell(row, c) for c in columns)) for name, row in _each(rows)]
-        yield Section((f"{site}, {about['split']}", *(HEADINGS[c] for c in columns)), tuple(lines))
-    if "nc3" in found or "fisher" in found:
-        yield from (_whole(found[found["site"] == site], site) for site in about["sites"])
+    own = found[found["split"] == about["split"]]
+    site = _one_site(about)
+    if len(about["sites"]) > 1:
+        yield from (_by_site(own, column, about["sites"]) for column in _filled(own))
+    else:
+        lines = [(name, *(_cell(row, c) for c in _filled(own))) for name, row in _each(own)]
+        yield Section((f"{site}, {about['split']}", *(HEADINGS[c] for c in _filled(own))), tuple(lines))
+    if "fisher" in found:
+        yield _whole(found[found["site"] == site], site)
     yield from _likeness(table)
+
+
+def _one_site(about: Mapping[str, Any]) -> str:
+    return "pooled" if "pooled" in about["sites"] else about["sites"][-1]
+
+
+def _filled(rows: Any) -> list[str]:
+    return [name for name in HEADINGS if name in rows and rows[name].notna().any()]
+
+
+def _by_site(rows: Any, column: str, sites: Sequence[str]) -> Section:
+    """A row per checkpoint, a column per site."""
+    by_site = [dict(_each(rows[rows["site"] == site])) for site in sites]
+    lines = [(name, *(_cell(found[name], column) for found in by_site)) for name in by_site[0]]
+    return Section((HEADINGS[column], *sites), tuple(lines))
 
 
 def _each(rows: Any) -> Iterator[tuple[str, Any]]:
@@ -72,7 +89,7 @@ def drawn(table: Any, about: Mapping[str, Any]) -> dict[str, Any]:
     if len(about["sites"]) > 1:
         found["depth"] = _by_depth(table, about)
     alike = table[table["row"] == "cka"]
-    if len(alike):
+    if len(alike) and (table["role"] == "main").any():  # or the net that all are compared with is not shown here
         found["likeness"] = _alike(table, alike, about)
     return found
 
@@ -80,7 +97,7 @@ def drawn(table: Any, about: Mapping[str, Any]) -> dict[str, Any]:
 def _planes(table: Any, about: Mapping[str, Any]) -> Any:
     """Left, nets: cohesion over separability. Right, the classes of each: the same, against the nearest other class."""
     page, (left, right) = figures.panels(2, width=4.4, height=3.6)
-    site = "pooled" if "pooled" in about["sites"] else about["sites"][-1]
+    site = _one_site(about)
     rows = table[(table["row"] == "numbers") & (table["site"] == site) & (table["split"] == about["split"])]
     trained, fresh = rows[rows["role"] != "untrained"], rows[rows["role"] == "untrained"]
     shown = names(trained)
@@ -113,8 +130,15 @@ def _classes(axis: Any, rows: Any, place: int, named: bool) -> None:
         return
     told = rows if few else rows[_extreme(rows["class_cohesion"]) | _extreme(rows["class_apart"])]
     for _, row in told.iterrows():
-        axis.annotate(figures.printable(str(row["class"]), limit=18), (row["class_apart"], row["class_cohesion"]),
-                      xytext=(5, 3), textcoords="offset points", fontsize=7.5, color=figures.GREY, parse_math=False)
+        axis.annotate(
+            figures.printable(str(row["class"]), limit=18),
+            (row["class_apart"], row["class_cohesion"]),
+            xytext=(5, 3),
+            textcoords="offset points",
+            fontsize=7.5,
+            color=figures.GREY,
+            parse_math=False,
+        )
 
 
 def _extreme(values: Any) -> Any:

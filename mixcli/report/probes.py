@@ -21,7 +21,7 @@ def shown(findings: Any, folders: Sequence[str] = ()) -> RenderableType:
     parts: list[RenderableType] = []
     for section in findings.page.sections(findings.table, findings.about):
         parts += [_table(section), Text()]
-    lines = [*findings.remarks, *(f"files: {folder}" for folder in folders)]
+    lines = [*findings.remarks, *(f"files: {folder}" for folder in dict.fromkeys(folders))]
     return Group(_text(findings.about["told"], "bold"), Text(), *parts, *map(_text, lines))
 
 

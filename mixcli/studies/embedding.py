@@ -10,15 +10,23 @@ that of UMAP. Sizes, distances and gaps on a map carry no meaning. The columns o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from scipy.special import softmax
 
 from mixcli.errors import UserError, nearest
+from mixcli.report import embedding as page
 from mixcli.sampling import Random
 from mixcli.studies import class_blends
+from mixcli.studies.features import Features
+from mixcli.studies.findings import Findings
+from mixcli.studies.probes import Embed
+from mixcli.studies.probing import Scene
+from mixcli.studies.subjects import Subject
 
 HOW = ("tsne", "umap", "pca")
 COLUMNS = ("x", "y", "index", "label", "prediction", "confidence", "kind", "checkpoint", "seed")
@@ -210,3 +218,91 @@ def blended(features: np.ndarray, labels: np.ndarray, random: Random) -> tuple[n
         found.append((drawn.of(own), np.full(each, k)))
     rows, of = zip(*found, strict=True)
     return np.concatenate(rows), np.concatenate(of)
+
+
+# ------------------------------------------------------------------------------------------------------------ the probe
+
+
+def passes(scene: Scene, options: Embed) -> int:
+    """Forward passes of one image: none where the features are cached."""
+    check(options.how, len(_points(scene, options)[0]), options.perplexity, options.neighbors)
+    if options.html:
+        page.must_have_plotly()
+    return sum(scene.missing(subject) for subject in scene.subjects)
+
+
+def look(scene: Scene, options: Embed) -> Findings:
+    """A map per subject and repeat, of the same images in the same order."""
+    rows, classes = _points(scene, options)
+    repeats = 1 if options.how == "pca" or scene.brief else options.repeats
+    tables, maps, told = [], [], []
+    for subject in scene.subjects:
+        seen = scene.features(subject).take(rows)
+        for repeat in range(repeats):
+            found, table = _mapped(scene, options, subject, seen, scene.asked.seed + repeat, repeat > 0)
+            tables.append(table)
+            maps.append({"checkpoint": subject.label, "seed": scene.asked.seed + repeat, "axes": list(found.axes),
+                         "trustworthiness": found.trust})  # fmt: skip
+            told += [f"{subject.label}: {line}" for line in found.told]
+    known = {"files": f"embed-{options.how}", "maps": maps, "points": len(rows), "versions": _versions(options.how),
+             "shown_classes": [scene.classes[k] for k in classes], "name": NAMES[options.how]}  # fmt: skip
+    table = pd.concat(tables, ignore_index=True)
+    return Findings(table, known, page, remarks=(*dict.fromkeys(told), *_remarks(scene, options, classes)))
+
+
+def _points(scene: Scene, options: Embed) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the chosen images that are shown, equal per class, and their classes."""
+    classes = shown_classes(scene.classes, options.classes, scene.random("classes"))
+    most = POINTS if scene.asked.images is None else scene.asked.images
+    return equal_per_class(scene.chosen.labels, classes, most, scene.random("points")), classes
+
+
+def _mapped(
+    scene: Scene, options: Embed, subject: Subject, seen: Features, seed: int, again: bool
+) -> tuple[Map, pd.DataFrame]:
+    """One map and its rows: the images, and with the overlay their blends, fitted together."""
+    given, kinds, labels = seen.values["pooled"], ["real"] * len(seen.labels), seen.labels
+    if options.overlay == "blend":
+        more, of = blended(given.astype(np.float64), labels, scene.random("overlay"))
+        given, kinds = np.concatenate([given, more]), [*kinds, *["blend"] * len(of)]
+        labels = np.concatenate([labels, of])
+    found = project(given, options.how, seed, scene.reporter.note, again=again, perplexity=options.perplexity,
+                    neighbours=options.neighbors, random=scene.random("trust"))  # fmt: skip
+    real = len(seen.labels)
+    logits = seen.values["logits"].astype(np.float64)
+    chance = softmax(logits, axis=1)
+    names = np.array(scene.classes, object)
+    blank = [None] * (len(labels) - real)
+    facts = scene.facts(subject)
+    return found, pd.DataFrame({
+        "x": found.xy[:, 0], "y": found.xy[:, 1], "index": [*seen.index.tolist(), *blank], "label": names[labels],
+        "prediction": [*names[logits.argmax(1)], *blank], "confidence": [*chance.max(1).tolist(), *blank],
+        "kind": kinds, "checkpoint": facts.pop("checkpoint"), "seed": seed, "trustworthiness": found.trust, **facts,
+    })  # fmt: skip
+
+
+def _versions(how: str) -> dict[str, str]:
+    """A map repeats bit for bit on one machine with these, and on others not at all."""
+    from importlib.metadata import version
+
+    wanted = ("numpy", "scikit-learn", *(("umap-learn", "numba") if how == "umap" else ()))
+    return {name: version(name) for name in wanted}
+
+
+def headline(table: pd.DataFrame) -> dict[str, float]:
+    """Trustworthiness of the first map."""
+    return {"trustworthiness": float(table["trustworthiness"].iloc[0])}
+
+
+def _remarks(scene: Scene, options: Embed, classes: np.ndarray) -> Iterator[str]:
+    yield "sizes, distances and gaps on a map carry no meaning, and no number is taken from one: see probe geometry"
+    if len(classes) < len(scene.classes):
+        yield f"classes shown: {', '.join(scene.classes[k] for k in classes)}"
+    if len(scene.subjects) > 1:
+        yield "each panel is a fit of its own: positions cannot be compared across panels"
+    if options.overlay == "blend":
+        yield "a blend lies inside the hull of its images by construction: the picture proves nothing about containment"
+    if options.how == "umap":
+        yield "bits repeat on one machine, not on another: the coordinates are the result"
+    if not page.has_parquet():
+        yield "no parquet file: pyarrow is not installed (extra html)"

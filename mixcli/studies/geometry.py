@@ -401,8 +401,8 @@ BRIEF = (*HEADLINE, "cohesion", "separability", "separability_min", "intra", "in
 
 def passes(scene: Scene, options: Geometry) -> int:
     """Forward passes of one image: of those not cached, and of the fresh nets."""
-    own = sum(0 if scene.cached(subject) else len(scene.chosen) for subject in scene.subjects)
-    train = sum(len(_training(scene, subject)) for subject in scene.subjects)
+    own = sum(scene.missing(subject) for subject in scene.subjects)
+    train = sum(scene.missing(subject, "train", _training(scene, subject)) for subject in scene.subjects)
     fresh = 0 if scene.brief else UNTRAINED * (len(scene.chosen) + BATCHNORM_IMAGES)
     return own + train + fresh
 
@@ -443,7 +443,7 @@ def _of_subject(
     """A row per site and split, and a row per class of the last site."""
     facts = scene.facts(subject)
     training = _training(scene, subject)
-    known = computed(subject, training)
+    known = scene.features(subject, "train", training)
     answers = seen.values["logits"].argmax(1)
     for site in sites:
         own, train = (clusters(part.values[site], part.labels, site) for part in (seen, known))
@@ -512,8 +512,9 @@ def by_class(found: Clusters, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     apart = 1 - centres @ centres.T + 9 * np.eye(len(n))  # never its own nearest
     nearest = apart.argmin(1)
     for k, name in enumerate(found.classes):
+        closest = nearest[k]
         yield {"class": names[name], "class_images": int(n[k]), "class_cohesion": float(pairs[k]),
-               "class_apart": float(apart[k, nearest[k]]), "nearest_class": names[found.classes[nearest[k]]]}  # fmt: skip
+               "class_apart": float(apart[k, closest]), "nearest_class": names[found.classes[closest]]}  # fmt: skip
 
 
 def headline(table: pd.DataFrame) -> dict[str, float]:
@@ -544,4 +545,6 @@ def together(first: Mapping[str, float], other: Mapping[str, float], who: str) -
     tighter, apart = (first[name] - other[name] for name in HEADLINE[:2])
     verdict = "a gain in one with a loss in the other" if tighter * apart < 0 else "both rise" if tighter > 0 else (
         "both fall" if tighter < 0 else "no change in cohesion")  # fmt: skip
-    return f"{who}: cohesion_pair {tighter:+.3f}, separability_centred {apart:+.3f}: {verdict}; of these two files alone"
+    return (
+        f"{who}: cohesion_pair {tighter:+.3f}, separability_centred {apart:+.3f}: {verdict}; of these two files alone"
+    )

@@ -40,6 +40,29 @@ class Linearity(Settings):
     )
 
 
+class Geometry(Settings):
+    """Options of `mixcli probe geometry`."""
+
+    full: bool = setting(
+        False, "Geometry", "also neural collapse of test and training images, Fisher, clustering scores, uniformity"
+    )
+    k: int = setting(20, "Geometry", "neighbours among the training images")
+    linear: bool = setting(False, "Geometry", "also a logistic probe on the training features")
+    C: float = setting(1.0, "Geometry", "inverse of its penalty")
+
+
+class Embed(Settings):
+    """Options of `mixcli probe embed`."""
+
+    how: Literal["tsne", "umap", "pca"] = setting("tsne", "Embed", "tsne, umap or pca")
+    perplexity: float = setting(30.0, "Embed", "of t-SNE")
+    neighbors: int = setting(15, "Embed", "of UMAP")
+    classes: str | None = setting(None, "Embed", "names or numbers, as in 3,17; unset: all, or 10 of more than 20")
+    repeats: Annotated[int, Field(ge=1, le=9)] = setting(1, "Embed", "maps side by side, to show what is stable")
+    overlay: Literal["none", "blend"] = setting("none", "Embed", "blend: also blends of two to five images of a class")
+    html: bool = setting(False, "Embed", "also a self-contained page (extra html)")
+
+
 @dataclass(frozen=True)
 class Probe:
     """A probe that can be named.
@@ -61,6 +84,19 @@ PROBES: dict[str, Probe] = {
         {"dev_spread.": "deviation over the spread of the points, two images of different classes",
          "dev_norm.": "the same over the norm of their mean"},
         Linearity,
+    ),
+    "geometry": Probe(
+        "how tight the classes are and how far apart: cohesion, separability, neural collapse, CKA",
+        "mixcli.studies.geometry",
+        {"cohesion_pair": "mean cosine of two images of a class", "nc1": "scatter within over scatter between classes",
+         "separability_centred": "1 - cosine of two class centres, the common mean subtracted"},
+        Geometry,
+    ),
+    "embed": Probe(
+        "features on a plane by t-SNE, UMAP or PCA, and how far the map can be trusted",
+        "mixcli.studies.embedding",
+        {"trustworthiness": "of the map; no other number is taken from one"},
+        Embed,
     ),
     "calibration": Probe(
         "whether the confidence can be believed: proper scores, calibration errors, temperature",

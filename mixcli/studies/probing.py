@@ -117,13 +117,14 @@ class Scene:
         return _facts(subject, role) | {"dataset": subject.data["dataset"], "split": self.asked.split,
                                         "images": len(self.chosen)}  # fmt: skip
 
-    def features(self, subject: Subject, split: str | None = None) -> Features:
-        """Features of the chosen images, or of a whole split, from the cache or computed and kept there."""
-        whole = self.split(subject, split or self.asked.split)
-        wanted = self.chosen if split is None else whole
+    def features(self, subject: Subject, split: str | None = None, some: Split | None = None) -> Features:
+        """Features of the chosen images, or of a split, whole unless `some` of it are given; cached."""
+        name = split or self.asked.split
+        whole = self.split(subject, name)
+        wanted = some or (self.chosen if split is None else whole)
         root = home(subject) / "features"
         for images in (whole, wanted):
-            known = features.identity(subject.digest, self.main.data["dataset"], split or self.asked.split, images)
+            known = features.identity(subject.digest, self.main.data["dataset"], name, images)
             found = None if self.asked.refresh else features.read(root, known)
             if found is not None:
                 return found if images is wanted else found.take(np.searchsorted(found.index, wanted.index))
@@ -131,13 +132,15 @@ class Scene:
         features.write(root, known, found)
         return found
 
-    def cached(self, subject: Subject) -> bool:
-        """Whether `features` of the chosen images needs no pass."""
-        root = home(subject) / "features"
-        name = self.asked.split
+    def missing(self, subject: Subject, split: str | None = None, some: Split | None = None) -> int:
+        """Forward passes of one image that `features` would make: 0 where all are cached."""
+        root, name = home(subject) / "features", split or self.asked.split
+        whole = self.split(subject, name)
+        wanted = some or (self.chosen if split is None else whole)
         keys = [features.key(features.identity(subject.digest, self.main.data["dataset"], name, images))
-                for images in (self.chosen, self.split(subject, name))]  # fmt: skip
-        return not self.asked.refresh and any((root / key / features.MANIFEST).is_file() for key in keys)
+                for images in (wanted, whole)]  # fmt: skip
+        there = not self.asked.refresh and any((root / key / features.MANIFEST).is_file() for key in keys)
+        return 0 if there else len(wanted)
 
 
 # ---------------------------------------------------------------------------------------------------------- the one way
@@ -365,6 +368,12 @@ def _facts(subject: Subject, role: str) -> dict[str, Any]:
             "epoch": subject.epoch, "selected": _selected(subject)}  # fmt: skip
 
 
+def fresh_facts(number: int) -> dict[str, Any]:
+    """What tells the rows of a net that was never trained, the `number`-th from 0, from those of the main one."""
+    return {"checkpoint": f"untrained {number + 1}", "role": "untrained", "digest": "", "run_seed": number, "epoch": 0,
+            "selected": "never trained", "weights": "fresh"}  # fmt: skip
+
+
 def _selected(subject: Subject) -> str:
     """How the epoch was chosen."""
     return "last epoch" if subject.epoch >= subject.epochs else f"epoch {subject.epoch} of {subject.epochs}"
@@ -403,7 +412,7 @@ def home(subject: Subject) -> Path:
 
 def write(found: Findings, scene: Scene) -> list[Path]:
     """Each checkpoint's own files, and the joint ones of several; returns the folders."""
-    asked, name = scene.asked, scene.asked.probe
+    asked, name = scene.asked, str(found.about.get("files", scene.asked.probe))
     if len(scene.subjects) == 1:
         return [found.write(asked.out or home(scene.main))]
     if asked.all_epochs:
