@@ -22,6 +22,8 @@ from mixcli.errors import UserError, nearest
 from mixcli.settings import Settings, setting
 
 Points = Annotated[int, Field(ge=2, le=8)]
+Dims = Annotated[int, Field(ge=1, le=512)]
+Blends = Annotated[int, Field(ge=1, le=64)]
 
 
 class NoOptions(Settings):
@@ -63,6 +65,24 @@ class Embed(Settings):
     html: bool = setting(False, "Embed", "also a self-contained page (extra html)")
 
 
+class Hull(Settings):
+    """Options of `mixcli probe hull`."""
+
+    dims: Annotated[tuple[Dims, ...], Field(json_schema_extra={"rule": "integers 1 … 512"})] = setting(
+        (16,), "Hull", "principal directions of a class that its hull is measured in"
+    )
+
+
+class GradientNoise(Settings):
+    """Options of `mixcli probe gradient-noise`."""
+
+    draws: Annotated[int, Field(ge=4, le=4096)] = setting(64, "Gradient noise", "plans per batch, R")
+    batches: Annotated[int, Field(ge=2, le=1024)] = setting(16, "Gradient noise", "batches of the training images")
+    points: Annotated[tuple[Blends, ...], Field(json_schema_extra={"rule": "integers 1 … 64"})] = setting(
+        (1, 2, 3, 5, 10), "Gradient noise", "blends per class, whose trace must fall as their inverse"
+    )
+
+
 @dataclass(frozen=True)
 class Probe:
     """A probe that can be named.
@@ -97,6 +117,20 @@ PROBES: dict[str, Probe] = {
         "mixcli.studies.embedding",
         {"trustworthiness": "of the map; no other number is taken from one"},
         Embed,
+    ),
+    "hull": Probe(
+        "how far images of a class lie from the hull of its training features, beside held-back ones",
+        "mixcli.studies.hull",
+        {"gap_test": "median relative distance of test images less that of held-back training images"},
+        Hull,
+    ),
+    "gradient-noise": Probe(
+        "what blending adds to the noise of the gradient, and whether the parts of a loss pull alike",
+        "mixcli.studies.gradient_noise",
+        {"noise": "trace of the gradient's covariance over its squared norm, of the blends",
+         "share": "the blends' share of the whole gradient's covariance",
+         "cosine": "of the gradients of the intra and the inter part"},
+        GradientNoise,
     ),
     "calibration": Probe(
         "whether the confidence can be believed: proper scores, calibration errors, temperature",
