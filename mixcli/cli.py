@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mixcli.engine.job import Job
     from mixcli.options import Gathered
     from mixcli.report.progress import Reporter
+    from mixcli.studies import probing
     from mixcli.studies.ablation import Kept, Tally
     from mixcli.studies.design import Design
     from mixcli.studies.workers import Ended, Engine
@@ -709,7 +710,7 @@ def probe(
     from mixcli.report.progress import Reporter
     from mixcli.studies import probes
 
-    own = options.own(probes.named(what).options, typed)
+    own = probes.NoOptions() if what == "all" else options.own(probes.named(what).options, typed)
     data = data_dir or os.environ.get("MIXCLI_DATA_DIR") or os.environ.get("MIXCLI_DATA")
     numbers = {"images": _number(images, "--images", "batch"), "seed": _number(seed, "--seed", "seed")}
     if study is not None and (run is not None or against or all_epochs):
@@ -724,10 +725,21 @@ def probe(
     )  # fmt: skip
     with Reporter(f"mixcli probe {what}", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
+        if what == "all":
+            return _probe_all(asked, reporter)
         found = probing.run(asked, reporter)
     if found.findings is None:
         return Outcome(found.document, lambda: page.planned(found.document))
     return Outcome(found.document, lambda: page.shown(found.findings, found.folders))
+
+
+def _probe_all(asked: probing.Asked, reporter: Reporter) -> Outcome:
+    """Every probe in one folder, with its report."""
+    from mixcli.report import probes as page
+    from mixcli.studies import overview
+
+    found = overview.run(asked, reporter)
+    return Outcome(found.document(), lambda: page.overview(found))
 
 
 def _with_probe(argv: list[str]) -> Any:

@@ -86,6 +86,8 @@ def _shares(axis: Any, table: Any, shown: Mapping[str, str]) -> None:
                     left + value / 2, y, f"{100 * value:.0f} %", ha="center", va="center", fontsize=8, color="white"
                 )
             left += value
+        blends = 100 * float(row["share_blends"])
+        axis.text(0.005, y - 0.29, f"blends: {blends:.2g} %", fontsize=8, color=figures.COLOURS[0], va="bottom")
     figures.panel(axis, "shares of the whole gradient's noise", x="share of trace")
     axis.set_yticks(range(len(shown)), [figures.printable(n, limit=30).replace(", ", "\n") for n in shown.values()])
     axis.set(ylim=(len(shown) - 0.4, -0.6), xlim=(0, 1))
@@ -124,6 +126,10 @@ def _trace(axis: Any, table: Any, shown: Mapping[str, str]) -> None:
                   color=figures.COLOURS[k % len(figures.COLOURS)], label=figures.printable(name, limit=50))  # fmt: skip
     axis.set(xscale="log", yscale="log")
     points = sorted({int(p) for p in check["points"]})
+    traces = check.loc[check["trace_cov"] > 0, "trace_cov"]
+    if len(traces):
+        ends = [float(traces.max()), float(traces.min())]
+        axis.set_yticks(ends, [f"{value:.2g}" for value in ends])
     axis.set_xticks(points, [str(p) for p in points])
     axis.minorticks_off()
     figures.panel(axis, "self-check: trace of the blends", x="blends per class, P")

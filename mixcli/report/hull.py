@@ -12,7 +12,8 @@ from mixcli.report.figures import names, number
 KINDS = ("blends of reference", "held back", "blends of test", "test", "nearest other class")
 DENSITY = {"near_test": "near, test images", "maha_test": "maha, test images", "near_blend": "near, blends",
            "maha_blend": "maha, blends", "below": "share of blends below the 2.5 % quantile",
-           "above": "share of blends above the 97.5 % quantile", "member": "cosine of a blend with a member"}  # fmt: skip
+           "above": "share of blends above the 97.5 % quantile",
+           "member": "cosine of a blend with a member"}  # fmt: skip
 ROUNDING = 1e-9
 
 

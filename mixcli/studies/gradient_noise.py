@@ -254,7 +254,8 @@ class Steps:
 
 
 def _of_subject(scene: Scene, options: GradientNoise, subject: Subject) -> Iterator[dict[str, Any]]:
-    steps, facts, cut = Steps(scene, subject), scene.facts(subject) | {"split": "train"}, places(subject.net)
+    steps, cut = Steps(scene, subject), places(subject.net)
+    facts = scene.facts(subject) | {"split": "train", "images": len(steps.train)}
     weights = steps.module.parts(steps.method)
     rows = steps.rows(options.batches + options.draws)
     batches, fresh = rows[: options.batches], rows[options.batches :]

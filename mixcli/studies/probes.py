@@ -89,12 +89,14 @@ class Probe:
 
     module     has `passes`, `look` and `headline`
     headlines  one value per run each: name -> what it is; a name that ends in a dot goes on with the name of a site
+    training   it looks at the run's own training batches, not at the images asked for
     """
 
     summary: str
     module: str
     headlines: Mapping[str, str]
     options: type[Settings] = field(default=NoOptions)
+    training: bool = False
 
 
 PROBES: dict[str, Probe] = {
@@ -131,6 +133,7 @@ PROBES: dict[str, Probe] = {
          "share": "the blends' share of the whole gradient's covariance",
          "cosine": "of the gradients of the intra and the inter part"},
         GradientNoise,
+        training=True,
     ),
     "calibration": Probe(
         "whether the confidence can be believed: proper scores, calibration errors, temperature",

@@ -34,6 +34,7 @@ from mixcli.studies.subjects import Choice, Subject
 
 BATCH = {"cpu": 256, "cuda": 1000}  # images in a pass over plain images
 LIMIT = 8 * 2**30  # bytes of features that are held at once
+TABLES = (".csv", ".parquet", ".html")
 SPLITS = ("train", "val", "test")
 
 
@@ -162,13 +163,13 @@ def run(asked: Asked, reporter: Reporter) -> Probed:
     """
     scene = scene_of(asked, reporter)
     module = import_module(probes.named(asked.probe).module)
-    told = f"{_data_told(scene)} | {' | '.join(_told(subject) for subject in scene.subjects)}"
+    told = first_line(scene)
     reporter.note(told)
     with exact(scene.main):
-        cost = _cost(scene, module.passes(scene, asked.options))
-        reporter.note(cost)
+        price = cost(scene, module.passes(scene, asked.options))
+        reporter.note(price)
         if asked.dry_run:
-            return Probed(None, (), {**about(scene), "told": told, "cost": cost, "sites": list(scene.sites)})
+            return Probed(None, (), {**about(scene), "told": told, "cost": price, "sites": list(scene.sites)})
         found = look(scene, told)
     folders = write(found, scene)
     return Probed(found, tuple(map(str, folders)), {**found.document(), "folders": [str(f) for f in folders]})
@@ -218,6 +219,10 @@ def scene_of(asked: Asked, reporter: Reporter) -> Scene:
     if asked.split not in SPLITS:
         raise UserError("usage", "--split", "unknown", asked.split, "train, val or test")
     _check_out(asked.out)
+    for text in (asked.run, *asked.against):
+        if Path(text).suffix in TABLES:
+            problem = "is a table, as of a map, and no net: numbers are taken from a net's features alone"
+            raise UserError("usage", text, problem, expected="a checkpoint")
     choices, roles = _choices(asked)
     found = [replace(one, machine=replace(one.machine, bf16=False)) for one in subjects.load(choices, asked.device)]
     named = sites.chosen(found[0].net, asked.stages)
@@ -383,11 +388,16 @@ def _told(subject: Subject) -> str:
     return f"{subject.label}: {_selected(subject)} ({subject.epoch}), {subject.weights} weights"
 
 
-def _data_told(scene: Scene) -> str:
-    return f"{scene.asked.probe}: {scene.main.data['dataset']}, {scene.asked.split} split, {len(scene.chosen):,} images"
+def first_line(scene: Scene) -> str:
+    """Which images, and which weights of which checkpoints."""
+    images = f"{scene.asked.split} split, {len(scene.chosen):,} images"
+    if probes.named(scene.asked.probe).training:
+        images = f"training batches, {len(scene.split(scene.main, 'train')):,} images"
+    told = " | ".join(_told(subject) for subject in scene.subjects)
+    return f"{scene.asked.probe}: {scene.main.data['dataset']}, {images} | {told}"
 
 
-def _cost(scene: Scene, passes: int) -> str:
+def cost(scene: Scene, passes: int) -> str:
     """Forward passes, and from one timed batch how long they take."""
     if passes == 0:
         return "no forward passes: the features are cached"
