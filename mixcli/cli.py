@@ -715,6 +715,8 @@ def probe(
     numbers = {"images": _number(images, "--images", "batch"), "seed": _number(seed, "--seed", "seed")}
     if study is not None and (run is not None or against or all_epochs):
         raise UserError("usage", "--study", "names the runs, so none is given beside it")
+    if study is not None and what == "all":
+        raise UserError("usage", "--study", "compares the numbers of one probe", expected="one of mixcli list probes")
     from mixcli.report import probes as page
     from mixcli.studies import probing
 
@@ -725,6 +727,8 @@ def probe(
     )  # fmt: skip
     with Reporter(f"mixcli probe {what}", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
+        if study is not None:
+            return _probe_study(study, tiny, asked, reporter)
         if what == "all":
             return _probe_all(asked, reporter)
         found = probing.run(asked, reporter)
@@ -740,6 +744,17 @@ def _probe_all(asked: probing.Asked, reporter: Reporter) -> Outcome:
 
     found = overview.run(asked, reporter)
     return Outcome(found.document(), lambda: page.overview(found))
+
+
+def _probe_study(name: str, tiny: bool, asked: probing.Asked, reporter: Reporter) -> Outcome:
+    """The headline numbers of a study's finished runs, compared, written beside its tables and shown."""
+    from mixcli.report import probes as page
+    from mixcli.studies import design, probed_study
+
+    found = design.read(design.Typed(name, tiny=tiny), {"runs": str(asked.runs)}, os.environ)
+    probed = probed_study.over(found, asked, reporter)
+    probed_study.write(probed, asked.out or Path("studies") / found.name)
+    return Outcome(probed.document(), lambda: page.study(probed))
 
 
 def _with_probe(argv: list[str]) -> Any:

@@ -29,7 +29,16 @@ def test_the_root_imports_neither_torch_nor_numpy_nor_pydantic(argv: list[str]) 
     assert probe(*argv) == "HEAVY [] LIGHT [] CODE 0"
 
 
-@pytest.mark.parametrize("argv", [["list"], ["list", "methods", "--json"], ["train", "--help"], ["bench", "--help"]])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["list"],
+        ["list", "methods", "--json"],
+        ["train", "--help"],
+        ["bench", "--help"],
+        ["probe", "linearity", "--help"],
+    ],
+)
 def test_lists_and_helps_import_neither_torch_nor_numpy(argv: list[str]) -> None:
     assert probe(*argv).startswith("HEAVY [] ")
     assert probe(*argv).endswith("CODE 0")

@@ -7,6 +7,7 @@ read as mathematics, and equal findings give equal bytes.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 from typing import Any
 
 from mixcli.errors import printable
@@ -18,15 +19,21 @@ UNTRAINED = "#9a9a9a"
 INCHES = 2.9  # of a panel's height
 
 
-def panels(count: int, width: float = 3.6, height: float = INCHES, columns: int = 4, **shared: Any) -> tuple[Any, Any]:
-    """A figure of `count` panels in rows of at most `columns`; returns it and its axes, a flat list."""
+def canvas(width: float, height: float) -> Any:
+    """An empty figure, in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    drawn = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(drawn)
+    return drawn
+
+
+def panels(count: int, width: float = 3.6, height: float = INCHES, columns: int = 4, **shared: Any) -> tuple[Any, Any]:
+    """A figure of `count` panels in rows of at most `columns`; returns it and its axes, a flat list."""
     across = min(count, columns)
     down = -(-count // across)
-    drawn = Figure(figsize=(across * width, down * height + 0.75), layout="constrained", facecolor="white")
-    FigureCanvasAgg(drawn)
+    drawn = canvas(across * width, down * height + 0.75)
     axes = list(drawn.subplots(down, across, squeeze=False, **shared).flat)
     for axis in axes[count:]:
         axis.remove()
@@ -53,12 +60,10 @@ def panel(axis: Any, title: str, x: str = "", y: str = "") -> None:
     axis.set_axisbelow(True)
 
 
-def legend(drawn: Any, axis: Any, columns: int = 3) -> None:
+def legend(drawn: Any, axis: Any, columns: int = 4) -> None:
     """One legend for all panels, below them."""
-    handles, labels = axis.get_legend_handles_labels()
-    if not handles:
-        return
-    found = drawn.legend(handles, labels, loc="outside lower left", ncols=columns, frameon=False, fontsize=8.5)
+    found = drawn.legend(*axis.get_legend_handles_labels(), loc="outside lower left", ncols=columns, frameon=False,
+                         fontsize=8.5)  # fmt: skip
     for text in found.get_texts():
         text.set_parse_math(False)
 
@@ -66,17 +71,15 @@ def legend(drawn: Any, axis: Any, columns: int = 3) -> None:
 def names(table: Any) -> dict[str, str]:
     """checkpoint -> how a reader is told: method and seed, and the epoch or the file where these do not tell it."""
     own = table.drop_duplicates("checkpoint")
-    found: dict[str, str] = {}
+    told: dict[str, str] = {}
     for more in ((), ("epoch",), ("checkpoint",)):
         told = {
             row["checkpoint"]: ", ".join([row["method"], f"seed {row['run_seed']}", *(_more(row, key) for key in more)])
             for _, row in own.iterrows()
         }
-        counts = list(told.values())
-        found = {label: name for label, name in told.items()}
-        if len(set(counts)) == len(counts):
+        if len(set(told.values())) == len(told):
             break
-    return found
+    return told
 
 
 def _more(row: Any, key: str) -> str:
@@ -84,7 +87,7 @@ def _more(row: Any, key: str) -> str:
 
 
 def number(value: Any) -> str:
-    """Three digits that are read at a glance; a dash where there is none."""
+    """Three digits that are read at a glance, 0 for what is rounding; a dash where there is none."""
     if value is None or value != value:
         return "-"
     size = abs(value)
@@ -93,7 +96,7 @@ def number(value: Any) -> str:
     )
 
 
-def banded(axis: Any, x: Any, line: Any, column: str, place: int, name: str) -> None:
+def banded(axis: Any, x: Iterable[float], line: Any, column: str, place: int, name: str) -> None:
     """A line with its mark, and the columns _low and _high as a band."""
     colour, x = COLOURS[place % len(COLOURS)], list(x)
     axis.fill_between(x, line[f"{column}_low"].to_numpy(float), line[f"{column}_high"].to_numpy(float), color=colour,

@@ -5,7 +5,7 @@ Shown are two images, after the non-linearity, on whole maps, over random ratios
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mixcli.report import figures
@@ -123,16 +123,25 @@ def _against_site(table: Any, about: Mapping[str, Any]) -> Any:
     sites = _order(next(iter(picked.values())))
     page, axes = figures.panels(len(picked), width=4.1, columns=2, sharey=True, sharex=True)
     for place, (axis, ((points, group), rows)) in enumerate(zip(axes, picked.items(), strict=True)):
-        left, last = place % 2 == 0, place >= len(picked) - 2
+        lines = _lines(rows)
+        for k, (name, line) in enumerate(lines.items()):
+            beside = 0.07 * (k - (len(lines) - 1) / 2)  # equal values must not hide each other
+            figures.banded(axis, (x + beside for x in range(len(sites))), line, "dev_spread", k, name)
         _untrained(axis, rows, sites, "site")
-        for k, (name, line) in enumerate(_lines(rows).items()):
-            figures.banded(axis, range(len(sites)), line, "dev_spread", k, name)
-        figures.panel(axis, f"{points} images, {GROUPS[group]}", y="deviation / spread" if left else "")
-        axis.set_xticks(range(len(sites)), sites if last else sites, rotation=35, ha="right", rotation_mode="anchor")
-        axis.set_ylim(bottom=0)
-    figures.titled(page, "Deviation from linearity by depth (0: linear)", _below(table, about))
+        title = f"{points} images, {GROUPS[group]} ({rows['tuples'].iloc[0]} tuples)"
+        figures.panel(axis, title, y="" if place % 2 else "deviation / spread")
+        axis.set_xticks(range(len(sites)), sites, rotation=30, ha="right", rotation_mode="anchor")
+    _from_zero(axes, picked.values())
+    figures.titled(page, "Deviation from linearity by depth (0: linear)", _below(about, bands=True))
     figures.legend(page, axes[0])
     return page
+
+
+def _from_zero(axes: Sequence[Any], rows: Iterable[Any]) -> None:
+    """Room for every line; a band that reaches further is cut."""
+    top = max(float(found["dev_spread"].max()) for found in rows)
+    for axis in axes:
+        axis.set_ylim(0, 1.07 * top or 1)
 
 
 def _untrained(axis: Any, rows: Any, keys: Sequence[Any], column: str) -> None:
@@ -150,26 +159,26 @@ def _along_ratio(table: Any, about: Mapping[str, Any]) -> Any:
     picked = _rows(table, l=None)
     picked = picked[(picked["l"] != DIR1) & (picked["site"] != "input")]
     sites, ratios = _order(picked), list(dict.fromkeys(picked["l"]))
-    page, axes = figures.panels(len(sites), width=2.5, height=2.2, columns=4)
+    page, axes = figures.panels(len(sites), width=2.4, height=2.2, columns=4, sharey=True)
     for place, (axis, site) in enumerate(zip(axes, sites, strict=True)):
         rows = picked[picked["site"] == site]
-        _untrained(axis, rows, ratios, "l")
         for k, (name, line) in enumerate(_lines(rows).items()):
             figures.banded(axis, line["l"].astype(float), line, "dev_spread", k, name)
-        figures.panel(axis, site, x="weight of the first image", y="" if place % 4 else "deviation / spread")
-        axis.set(ylim=(0, None), xlim=(0, 1), xticks=(0, 0.5, 1))
-    figures.titled(
-        page, "Deviation from linearity along the ratio, two images of different classes", _below(table, about)
-    )
+        _untrained(axis, rows, ratios, "l")
+        figures.panel(axis, site, x="weight of one image", y="" if place % 4 else "deviation / spread")
+        axis.set(xlim=(0, 1), xticks=(0, 0.5, 1))
+    _from_zero(axes, [picked])
+    title = "Deviation from linearity along the ratio, two images of different classes"
+    figures.titled(page, title, _below(about, bands=True))
     figures.legend(page, axes[0])
     return page
 
 
 def _stages(table: Any, about: Mapping[str, Any]) -> Any:
     places, sites, values = _stage_values(table)
-    page, [axis] = figures.panels(1, width=0.85 * len(sites) + 1.6, height=0.42 * len(places) + 1)
+    page, [axis] = figures.panels(1, width=0.75 * len(sites) + 1.6, height=0.36 * len(places) + 0.8)
     figures.numbers(axis, values, places, sites, "read at", "mixed at")
-    figures.titled(page, "Deviation / spread from stage to stage", _below(table, about))
+    figures.titled(page, "Deviation / spread from stage to stage, two images of different classes", _below(about))
     return page
 
 
@@ -177,21 +186,18 @@ def _site_by_epoch(table: Any, about: Mapping[str, Any]) -> Any:
     """A panel per run: sites by epoch."""
     picked = _rows(table[table["role"] != "untrained"])
     picked = picked[picked["site"] != "input"]
-    runs = list(picked.groupby(["role", "method", "run_seed"], sort=False))
-    sites = _order(picked)
-    page, axes = figures.panels(
-        len(runs), width=0.7 * picked["epoch"].nunique() + 2.6, height=0.42 * len(sites) + 0.7, columns=3
-    )
+    runs, sites = list(picked.groupby(["role", "method", "run_seed"], sort=False)), _order(picked)
+    width, height = 0.65 * picked["epoch"].nunique() + 2.4, 0.36 * len(sites) + 0.7
+    page, axes = figures.panels(len(runs), width=width, height=height, columns=3)
     for axis, ((_, method, seed), rows) in zip(axes, runs, strict=True):
         epochs = list(dict.fromkeys(rows["epoch"]))
         at = {(s, e): v for s, e, v in zip(rows["site"], rows["epoch"], rows["dev_spread"], strict=True)}
         figures.numbers(axis, [[at.get((s, e)) for e in epochs] for s in sites], sites, epochs, "epoch", "")
         axis.set_title(f"{method}, seed {seed}", fontsize=9.5, loc="left", color=figures.INK)
-    figures.titled(page, "Deviation / spread over training", _below(table, about))
+    figures.titled(page, "Deviation / spread over training", _below(about))
     return page
 
 
-def _below(table: Any, about: Mapping[str, Any]) -> str:
-    counts = sorted({int(n) for n in _rows(table, K=None, group=None)["tuples"]})
-    tuples = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{about['dataset']}, {about['split']} split, {tuples} tuples, bands: 95 % over tuples of this file alone"
+def _below(about: Mapping[str, Any], bands: bool = False) -> str:
+    told = f"{about['dataset']}, {about['split']} split, {about['images']:,} images"
+    return f"{told}; bands: 95 % over tuples, of this file alone" if bands else told

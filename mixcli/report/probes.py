@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,6 +40,28 @@ def overview(found: Any) -> RenderableType:
         table.add_row(*map(_text, row))
     where = [f"report: {found.folder / 'report.html'}", f"        {found.folder / 'report.md'}"] if found.found else []
     return Group(_text(found.told, "bold"), Text(), table, Text(), *map(_text, where or ["nothing was started"]))
+
+
+def study(found: Any) -> RenderableType:
+    """Headline numbers by arm, and a sentence per comparison."""
+    parts: list[RenderableType] = [_text(f"{found.study}: {found.probe}, against {found.baseline}", "bold"), Text()]
+    kinds: dict[str, list[str]] = {}
+    for name in found.numbers:
+        kinds.setdefault(name.partition(".")[0], []).append(name)
+    for kind, names in kinds.items():
+        arms = [f"{arm} (n = {len(runs)})" for arm, runs in found.values.items()]
+        rows = [(name.partition(".")[2] or name, *(_spread([one[name] for one in runs.values()])
+                                                   for runs in found.values.values())) for name in names]  # fmt: skip
+        parts += [_table(Section((f"{kind}, mean ± SD", *arms), tuple(rows))), Text()]
+    parts += [_text(f"{row['a']}, {row['number']}: {row['sentence']}") for row in found.comparisons]
+    return Group(*parts, Text(), *map(_text, found.remarks))
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean = statistics.fmean(values)
+    return number(mean) if len(values) < 2 else f"{number(mean)} ± {number(statistics.stdev(values))}"
 
 
 def planned(document: dict[str, Any]) -> RenderableType:

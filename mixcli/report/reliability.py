@@ -39,14 +39,11 @@ def drawn(table: Any, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _diagrams(table: Any, about: Mapping[str, Any]) -> Any:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    """A panel per checkpoint above, its counts below."""
     shown = names(table)
     across = min(4, len(shown))
     down = -(-len(shown) // across)
-    page = Figure(figsize=(3.3 * across + 0.3, 4.1 * down + 0.7), layout="constrained", facecolor="white")
-    FigureCanvasAgg(page)
+    page = figures.canvas(3.3 * across + 0.3, 4.1 * down + 0.7)
     ratios = [3, 1] * down
     axes: Any = page.subplots(2 * down, across, squeeze=False, height_ratios=ratios)
     for place, (label, name) in enumerate(shown.items()):
@@ -56,25 +53,38 @@ def _diagrams(table: Any, about: Mapping[str, Any]) -> Any:
     for place in range(len(shown), across * down):
         for offset in (0, 1):
             axes[2 * (place // across) + offset, place % across].remove()
-    below = f"{about['dataset']}, {about['split']} split, {about['images']:,} images; 15 bins of equal width"
+    data = f"{about['dataset']}, {about['split']} split, {about['images']:,} images"
+    below = f"{data}; 15 bins of equal width; bars: 95 % for a bin of so many"
     figures.titled(page, "Reliability: accuracy against confidence (line: perfect)", below)
     figures.legend(page, axes[0, 0])
     return page
 
 
 def _diagram(axis: Any, counts: Any, rows: Any, name: str, first: bool) -> None:
-    plain = rows[(rows["row"] == "bin") & (rows["scaling"] == "none")]
-    scaled = rows[(rows["row"] == "bin") & (rows["scaling"] == "temperature") & (rows["n"] > 0)]
+    """Accuracy against confidence, bars: 95 % for a bin of so few images; below, the images of each bin."""
     axis.plot((0, 1), (0, 1), color=figures.FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
-    filled = plain[plain["n"] > 0]
-    axis.plot(filled["confidence"], filled["accuracy"], "o-", color=figures.COLOURS[0], markersize=4.5, linewidth=1.4,
-              label="as trained")  # fmt: skip
-    if len(scaled):
-        axis.plot(scaled["confidence"], scaled["accuracy"], "s--", color=figures.COLOURS[1], markersize=4,
-                  linewidth=1.2, label="after temperature scaling")  # fmt: skip
+    styles = {"none": ("as trained", "o-", 0), "temperature": ("after temperature scaling", "s--", 1)}
+    for scaling, (label, style, place) in styles.items():
+        bins = rows[(rows["row"] == "bin") & (rows["scaling"] == scaling) & (rows["n"] > 0)]
+        if not len(bins):
+            continue
+        colour = figures.COLOURS[place]
+        axis.plot(bins["confidence"], bins["accuracy"], style, color=colour, markersize=5 - place, linewidth=0.8,
+                  label=label, clip_on=False)  # fmt: skip
+        low, high = _binomial(bins["n"].to_numpy(float), bins["accuracy"].to_numpy(float))
+        axis.vlines(bins["confidence"], low, high, color=colour, linewidth=0.9, alpha=0.6)
     figures.panel(axis, name, y="accuracy" if first else "")
-    axis.set(xlim=(0, 1), ylim=(0, 1.02), xticklabels=())
-    centres = (np.arange(len(plain)) + 0.5) / len(plain)
-    counts.bar(centres, plain["n"], width=0.9 / len(plain), color=figures.COLOURS[0], alpha=0.75)
+    axis.set(xlim=(0, 1), ylim=(0, 1.02))
+    axis.tick_params(labelbottom=False)
+    plain = rows[(rows["row"] == "bin") & (rows["scaling"] == "none")]
+    counts.bar((plain["bin"] - 0.5) / len(plain), plain["n"], width=0.9 / len(plain), color=figures.COLOURS[0])
     figures.panel(counts, "", x="confidence", y="images" if first else "")
     counts.set(xlim=(0, 1), yscale="symlog", ylim=(0, None))
+    counts.yaxis.set_major_formatter("{x:,.0f}")
+
+
+def _binomial(n: np.ndarray, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The 95 % Wilson interval of shares of `n` images."""
+    z2 = 1.96**2
+    centre, half = (share + z2 / (2 * n)) / (1 + z2 / n), np.sqrt(share * (1 - share) / n + z2 / (4 * n**2))
+    return np.clip(centre - 1.96 * half / (1 + z2 / n), 0, 1), np.clip(centre + 1.96 * half / (1 + z2 / n), 0, 1)

@@ -436,7 +436,7 @@ def report(design: Design, kept: Kept | None, warn: Warn) -> Report:
     """
     from mixcli.studies import comparison, scores
 
-    arms = _final_arms(design)
+    arms = final_arms(design)
     found: list[scores.Score] = []
     missing: dict[str, dict[int, str]] = {}
     images: set[int] = set()
@@ -465,7 +465,7 @@ def report(design: Design, kept: Kept | None, warn: Warn) -> Report:
     return comparison.report(plan, found, missing, _choices_told(design))
 
 
-def _final_arms(design: Design) -> list[Arm]:
+def final_arms(design: Design) -> list[Arm]:
     """The arms that are compared, as far as their value is chosen."""
     arms = list(design.arms)
     for choice in design.choices:

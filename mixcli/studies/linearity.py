@@ -43,7 +43,7 @@ DRAWS = 4  # of Dir(1) per tuple, averaged inside it first
 DIR1 = "dir1"
 TUPLES, TUPLES_CPU = 2000, 500  # per group, at most; on a CPU unless --images is typed
 RESAMPLES, FEWEST = 2000, 30  # of the bootstrap; no interval for fewer tuples
-PASS = 128  # images in a forward pass
+PIXELS = 2**17  # of the images in a forward pass: 128 of 32 x 32
 UNTRAINED = 3  # fresh initialisations
 BATCHNORM_IMAGES = 2000  # clean training images on which statistics are estimated
 REDUCES = ("full", "pool")
@@ -171,7 +171,8 @@ def measured(
     Raises UserError: diverged where a value is not finite.
     """
     found: dict[Key, list[Tensor]] = {}
-    count = max(1, PASS // max(weights.values.shape[1], rows.shape[1]))
+    at_once = PIXELS // (images.shape[2] * images.shape[3])
+    count = max(1, at_once // max(weights.values.shape[1], rows.shape[1]))
     with sites.taps(net, images[:1]) as read:
         for start in range(0, len(rows), count):
             part = torch.from_numpy(rows[start : start + count]).to(images.device)
@@ -227,12 +228,13 @@ def resamples(count: int, random: Random) -> np.ndarray | None:
 
 
 def intervals(sums: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
-    """The 95 % percentile intervals of `ratios`, ((norm, spread), (low, high)); nan where there are none."""
+    """95 % percentile intervals of `ratios`, (R, 3, T) -> (R, (norm, spread), (low, high)); nan where there is none."""
     if counts is None:
-        return np.full((2, 2), np.nan)
-    numerator, *denominators = (counts @ sums.T).T  # each (RESAMPLES,)
+        return np.full((len(sums), 2, 2), np.nan)
+    flat = torch.from_numpy(np.ascontiguousarray(sums.reshape(-1, sums.shape[-1]).T))
+    totals = (torch.from_numpy(counts) @ flat).numpy().reshape(len(counts), *sums.shape[:2])  # on the probe's threads
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.array([np.quantile(numerator / below, [0.025, 0.975]) for below in denominators])
+        return np.moveaxis(np.quantile(totals[..., :1] / totals[..., 1:], [0.025, 0.975], axis=0), 0, -1)
 
 
 # ----------------------------------------------------------------------------------------------------------- references
@@ -345,16 +347,16 @@ def _rows(
         found = measured(
             net, images, one.rows, one.weights, places, scene.sites, REDUCES[:1] if scene.brief else REDUCES
         )
-        for key in found.values:
-            for name in dict.fromkeys(found.names):
-                sums = found.named(key, name)
-                (norm, spread), ends = ratios(sums), intervals(sums, one.counts)
-                yield {
-                    **facts, "site": key[1], "tap": key[2], "reduce": key[3], "mix_at": key[0], "bn": options.bn,
-                    "K": one.points, "group": one.group, "l": name, "tuples": len(one.rows),
-                    "dev_norm": norm, "dev_norm_low": ends[0, 0], "dev_norm_high": ends[0, 1],
-                    "dev_spread": spread, "dev_spread_low": ends[1, 0], "dev_spread_high": ends[1, 1],
-                }  # fmt: skip
+        rows = [(key, name) for key in found.values for name in dict.fromkeys(found.names)]
+        sums = np.stack([found.named(*row) for row in rows])
+        for ((mix_at, site, tap, reduce), name), own, ends in zip(rows, sums, intervals(sums, one.counts), strict=True):
+            norm, spread = ratios(own)
+            yield {
+                **facts, "site": site, "tap": tap, "reduce": reduce, "mix_at": mix_at, "bn": options.bn,
+                "K": one.points, "group": one.group, "l": name, "tuples": len(one.rows),
+                "dev_norm": norm, "dev_norm_low": ends[0, 0], "dev_norm_high": ends[0, 1],
+                "dev_spread": spread, "dev_spread_low": ends[1, 0], "dev_spread_high": ends[1, 1],
+            }  # fmt: skip
 
 
 def headline(table: pd.DataFrame) -> dict[str, float]:
@@ -395,7 +397,7 @@ def directions(scene: Scene, table: pd.DataFrame) -> Iterator[str]:
     for other, runs in methods.items():
         both = sorted(set(methods[main]) & set(runs))
         if other != main and both:
-            yield from told(f"{main} against {other}", verdict([(methods[main][s], runs[s]) for s in both]), len(both))
+            yield from direction(f"{main} against {other}", [(methods[main][s], runs[s]) for s in both])
 
 
 def verdict(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> dict[str, int]:
@@ -413,8 +415,9 @@ def verdict(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) ->
     return found
 
 
-def told(who: str, signs: Mapping[str, int], seeds: int) -> Iterator[str]:
-    """The verdict in words, and why it is no test."""
+def direction(who: str, pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> Iterator[str]:
+    """The verdict in words, and why it is no test; a pair holds the headline numbers of two runs of one seed."""
+    signs, seeds = verdict(pairs), len(pairs)
     between = [site for site in signs if site not in NOT_INTERMEDIATE]
     less = [site for site in between if signs[site] > 0]
     enough = seeds >= SEEDS
@@ -430,9 +433,10 @@ def told(who: str, signs: Mapping[str, int], seeds: int) -> Iterator[str]:
     everywhere = all(sign < 0 for sign in signs.values())
     yield f"(ii) every site more linear: {seen if everywhere or not enough else 'not seen'}"
     if enough:
+        luck = f"{100 * _luck(len(between), seeds):.0f} %"
         yield (f"this is not a test: {seeds} of {seeds} alike has two-sided p = {2 * 0.5**seeds:.2g}, and of "
-               f"{len(between)} stages one agrees by luck in {_luck(len(between), seeds):.0%} of cases; the test is "
-               "a study's: mixcli probe linearity --study NAME")  # fmt: skip
+               f"{len(between)} stages one agrees by luck in {luck} of cases; the test is a study's: "
+               "mixcli probe linearity --study NAME")  # fmt: skip
 
 
 def _luck(stages: int, seeds: int) -> float:

@@ -4,10 +4,11 @@ The module of a probe offers three functions:
 
     passes(scene, options)        forward passes of one image it will make, told before it starts
     look(scene, options)          what it finds in the nets of a `probing.Scene`, as `findings.Findings`
-    headline(table)               {name: value} of one checkpoint's rows: one number per run, compared by section 8
+    headline(table)               {name: value} of one checkpoint's rows: one number per run, compared over runs
 
-and its `Findings` name the function of `report` that draws them. A headline number whose name ends in a dot is one per
-site, the site's name following. Nothing here imports torch or numpy.
+and, where the sign of a difference is the question, `direction(who, pairs)`: lines about headline numbers of runs of
+one seed. Its `Findings` name the module of `report` that makes tables and figures of them. A headline number whose name
+ends in a dot is one per site, the site's name following. Nothing here imports torch or numpy.
 """
 
 from __future__ import annotations

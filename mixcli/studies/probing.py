@@ -186,15 +186,13 @@ def look(scene: Scene, told: str) -> Findings:
     return replace(found, about={**about(scene), "told": told, **found.about}, headline=named)
 
 
-def headlines(probe: str, run: Run, reporter: Reporter, data_dir: Path | None = None, device: str = "auto",
-              asked: Settings | None = None) -> dict[str, float]:  # fmt: skip
-    """The headline numbers of a finished run's last epoch, by name: what studies follow. Writes only the feature cache.
+def headlines(asked: Asked, run: Run, reporter: Reporter) -> dict[str, float]:
+    """The headline numbers of a finished run's last epoch, by name; leaves nothing but the feature cache.
 
+    asked  which probe and how; the run that it names is of no matter
     Raises UserError like `run`.
     """
-    wanted = Asked(probe, str(run.folder), options=asked or probes.named(probe).options(), data_dir=data_dir,
-                   device=device)  # fmt: skip
-    scene = replace(scene_of(wanted, reporter), brief=True)
+    scene = replace(scene_of(replace(asked, run=str(run.folder), against=()), reporter), brief=True)
     with exact(scene.main):
         return dict(look(scene, "").headline[scene.main.label])
 
@@ -329,6 +327,7 @@ def images_of(subject: Subject, split: Split) -> Tensor:
     return augment.normalised(pixels, mean.to(pixels.device), std.to(pixels.device))
 
 
+@torch.no_grad()
 def computed(subject: Subject, split: Split) -> Features:
     """One pass over plain images: every stage averaged over space or tokens, pooled, logits.
 
