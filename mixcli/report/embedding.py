@@ -1,11 +1,13 @@
 """embedding.py: maps as figures that stay readable at a hundred classes, as one page to turn over, and as a table.
 
-Up to ten classes have a colour each and are named in the legend; more share ten colours and are named where they lie.
+Up to ten classes have a colour each and are named in the legend; more share ten colours and are named where they lie,
+the tightest first, as far as there is room. Wrong answers are ringed unless there are too many to see anything else.
 """
 
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -17,6 +19,8 @@ from mixcli.report.figures import names, number
 
 TEN = ("#4477aa", "#ee6677", "#228833", "#ccaa22", "#66ccee", "#aa3377", "#ee8833", "#666666", "#44bb99", "#8855cc")
 WEBGL = 10_000  # points above which a page is drawn by the graphics card
+RINGED = 0.3  # share of wrong answers up to which they are ringed
+LETTER, LINE = 0.0092, 0.02  # of an axis: the width and height of a letter of a class's name
 CAPTION = "Sizes, distances and gaps on a map carry no meaning; no number is taken from it but its trustworthiness."
 BLENDED = "A blend (diamond) lies inside the hull of its images by construction: containment is not shown."
 
@@ -40,10 +44,14 @@ def drawn(table: Any, about: Mapping[str, Any]) -> dict[str, Any]:
     """A panel per checkpoint and repeat; the same colours in all."""
     maps = [one for one, _ in _maps(table, about)]
     classes, shown = about["shown_classes"], names(table)
-    page, axes = figures.panels(len(maps), width=5.2 if len(maps) == 1 else 4.2, height=4.2, columns=3)
+    crowded = len(classes) > len(TEN)
+    width = 7.0 if crowded else 5.2 if len(maps) == 1 else 4.2
+    page, axes = figures.panels(len(maps), width=width, height=6.2 if crowded else 4.2, columns=2 if crowded else 3)
+    real = table[table["kind"] == "real"]
+    ringed = bool((real["prediction"] != real["label"]).mean() <= RINGED)
     for axis, one in zip(axes, maps, strict=True):
         rows = table[(table["checkpoint"] == one["checkpoint"]) & (table["seed"] == one["seed"])]
-        _map(axis, rows, classes)
+        _map(axis, rows, classes, ringed)
         again = f", map seed {one['seed']}" if len(maps) > len(shown) else ""
         told = f"{shown[one['checkpoint']]}{again}"
         axis.set_title(f"{printable(told, limit=60)}\ntrustworthiness {one['trustworthiness']:.3f}", fontsize=9,
@@ -53,46 +61,52 @@ def drawn(table: Any, about: Mapping[str, Any]) -> dict[str, Any]:
     blends = bool((table["kind"] == "blend").any())
     where = f"{about['dataset']}, {about['split']} split, {about['points']:,} images"
     lines = [f"{about['name']} of pooled features, {where}", CAPTION, *([BLENDED] if blends else [])]
+    lines = [part for line in lines for part in textwrap.wrap(line, int(14.5 * page.get_figwidth()))]
     page.suptitle("\n".join(lines), fontsize=9, x=0.01, ha="left", color=figures.INK, parse_math=False)
-    if len(classes) <= len(TEN) or blends:
-        _legend(page, classes, blends)
+    _legend(page, classes, blends, ringed)
     return {"": page}
 
 
-def _map(axis: Any, rows: Any, classes: list[str]) -> None:
+def _map(axis: Any, rows: Any, classes: list[str], ringed: bool) -> None:
     """Points small where there are many, wrong answers ringed, blends as diamonds; no ticks, which would say a lot."""
     real, blend = rows[rows["kind"] == "real"], rows[rows["kind"] == "blend"]
     size = 26 if len(real) < 500 else 12 if len(real) < 2000 else 5
     place = {name: k for k, name in enumerate(classes)}
     colours = [TEN[place[name] % len(TEN)] for name in real["label"]]
-    wrong = (real["prediction"] != real["label"]).to_numpy()
+    wrong = (real["prediction"] != real["label"]).to_numpy() & ringed
     axis.scatter(real["x"], real["y"], s=size, c=colours, alpha=0.8, linewidths=0, rasterized=len(real) > 2000)
     axis.scatter(real["x"][wrong], real["y"][wrong], s=1.9 * size, facecolors="none", edgecolors=figures.INK,
                  linewidths=0.5, alpha=0.75)  # fmt: skip
     if len(blend):
         axis.scatter(blend["x"], blend["y"], s=1.3 * size, c=[TEN[place[n] % len(TEN)] for n in blend["label"]],
                      marker="D", edgecolors=figures.INK, linewidths=0.6)  # fmt: skip
-    if len(classes) > len(TEN):
-        _named_where_they_lie(axis, real)
     axis.set(xticks=(), yticks=())
     axis.margins(0.05)
+    if len(classes) > len(TEN):
+        _named_where_they_lie(axis, real)
     for spine in axis.spines.values():
         spine.set_color("#d0d0d0")
 
 
 def _named_where_they_lie(axis: Any, real: Any) -> None:
-    """Each class's name at the image nearest to its median, with a white edge."""
+    """Names at the medians of their classes, the tightest class first; one that would cover another is not written."""
     from matplotlib.patheffects import withStroke
 
+    (left, right), (low, high) = axis.get_xlim(), axis.get_ylim()
+    places = []
     for name, rows in real.groupby("label", sort=False):
-        x, y = rows["x"].median(), rows["y"].median()
-        nearest = ((rows["x"] - x) ** 2 + (rows["y"] - y) ** 2).idxmin()
-        axis.text(rows["x"][nearest], rows["y"][nearest], printable(str(name), limit=16), fontsize=5.5, ha="center",
-                  va="center", color=figures.INK, parse_math=False, clip_on=True,
-                  path_effects=[withStroke(linewidth=1.6, foreground="white")])  # fmt: skip
+        x, y = (rows["x"].median() - left) / (right - left), (rows["y"].median() - low) / (high - low)
+        loose = (rows["x"] - rows["x"].median()).abs().median() + (rows["y"] - rows["y"].median()).abs().median()
+        places.append((loose, printable(str(name), limit=16), x, y))
+    written: list[tuple[str, float, float]] = []
+    for _, name, x, y in sorted(places):
+        if all(abs(x - u) > LETTER * (len(name) + len(other)) / 2 or abs(y - v) > LINE for other, u, v in written):
+            written.append((name, x, y))
+            axis.text(x, y, name, transform=axis.transAxes, fontsize=6.5, ha="center", va="center", color=figures.INK,
+                      parse_math=False, path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
 
 
-def _legend(page: Any, classes: list[str], blends: bool) -> None:
+def _legend(page: Any, classes: list[str], blends: bool, ringed: bool) -> None:
     from matplotlib.lines import Line2D
 
     def mark(label: str, kind: str, colour: str, edge: str = "none") -> Any:
@@ -101,9 +115,11 @@ def _legend(page: Any, classes: list[str], blends: bool) -> None:
 
     named = classes if len(classes) <= len(TEN) else []
     handles = [mark(printable(name, limit=24), "o", TEN[k]) for k, name in enumerate(named)]
-    handles.append(mark("answered wrongly", "o", "none", figures.INK))
+    handles += [mark("answered wrongly", "o", "none", figures.INK)] if ringed else []
     if blends:
         handles.append(mark("blend of images of a class", "D", "#bbbbbb", figures.INK))
+    if not handles:
+        return
     found = page.legend(handles=handles, loc="outside lower left", ncols=6, frameon=False, fontsize=8)
     for text in found.get_texts():
         text.set_parse_math(False)
