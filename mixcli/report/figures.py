@@ -105,12 +105,11 @@ def banded(axis: Any, x: Iterable[float], line: Any, column: str, place: int, na
               label=printable(name, limit=60))  # fmt: skip
 
 
-def numbers(axis: Any, values: Any, rows: Any, columns: Any, x: str, y: str) -> None:
-    """A table as a picture: darker is more; None stays empty."""
+def numbers(axis: Any, values: Any, rows: Any, columns: Any, x: str, y: str, top: float) -> None:
+    """A table as a picture: darker is more, `top` the largest number of all panels; None stays empty."""
     import numpy as np
 
     found = np.array([[np.nan if v is None else v for v in line] for line in values], float)
-    top = np.nanmax(found) if np.isfinite(found).any() else 1.0
     axis.imshow(found, cmap="Blues", vmin=0, vmax=1.25 * top or 1.0, aspect="auto")
     for (i, j), value in np.ndenumerate(found):
         if np.isfinite(value):

@@ -85,7 +85,8 @@ def _by_site(table: Any, group: str, kind: str) -> Section:
     fresh = picked[picked["role"] == "untrained"].groupby("site", sort=False)[kind].mean()
     if len(fresh):
         rows.append(("untrained", *map(number, fresh)))
-    return Section((f"{kind}, {points} images, {GROUPS[group]}", *sites), tuple(rows))
+    more = "" if points == 2 else f", {points} images"
+    return Section((f"{kind}, {GROUPS[group]}{more}", *sites), tuple(rows))
 
 
 def _by_epoch(table: Any) -> Section:
@@ -177,7 +178,8 @@ def _along_ratio(table: Any, about: Mapping[str, Any]) -> Any:
 def _stages(table: Any, about: Mapping[str, Any]) -> Any:
     places, sites, values = _stage_values(table)
     page, [axis] = figures.panels(1, width=0.75 * len(sites) + 1.6, height=0.36 * len(places) + 0.8)
-    figures.numbers(axis, values, places, sites, "read at", "mixed at")
+    top = max(value for line in values for value in line if value is not None)
+    figures.numbers(axis, values, places, sites, "read at", "mixed at", top)
     figures.titled(page, "Deviation / spread from stage to stage, two images of different classes", _below(about))
     return page
 
@@ -189,10 +191,11 @@ def _site_by_epoch(table: Any, about: Mapping[str, Any]) -> Any:
     runs, sites = list(picked.groupby(["role", "method", "run_seed"], sort=False)), _order(picked)
     width, height = 0.65 * picked["epoch"].nunique() + 2.4, 0.36 * len(sites) + 0.7
     page, axes = figures.panels(len(runs), width=width, height=height, columns=3)
+    top = float(picked["dev_spread"].max())
     for axis, ((_, method, seed), rows) in zip(axes, runs, strict=True):
         epochs = list(dict.fromkeys(rows["epoch"]))
         at = {(s, e): v for s, e, v in zip(rows["site"], rows["epoch"], rows["dev_spread"], strict=True)}
-        figures.numbers(axis, [[at.get((s, e)) for e in epochs] for s in sites], sites, epochs, "epoch", "")
+        figures.numbers(axis, [[at.get((s, e)) for e in epochs] for s in sites], sites, epochs, "epoch", "", top)
         axis.set_title(f"{method}, seed {seed}", fontsize=9.5, loc="left", color=figures.INK)
     figures.titled(page, "Deviation / spread over training", _below(about))
     return page

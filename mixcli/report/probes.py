@@ -73,7 +73,7 @@ def planned(document: dict[str, Any]) -> RenderableType:
 def _table(section: Section) -> Table:
     table = Table(box=box.HORIZONTALS, pad_edge=False, padding=(0, 1), border_style="dim")
     for place, heading in enumerate(section.headings):
-        table.add_column(_text(heading), justify="right" if place else "left", overflow="fold")
+        table.add_column(_text(heading), justify="right" if place else "left", no_wrap=bool(place))
     for row in section.rows:
         table.add_row(*map(_text, row))
     return table

@@ -26,7 +26,6 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from mixcli.data.sources import Split
 from mixcli.errors import UserError
 from mixcli.nets.staged import StagedNet, build
 from mixcli.report import linearity as page
@@ -280,7 +279,14 @@ class List:
 
 
 def lists(scene: Scene, options: Linearity) -> list[List]:
-    """The tuples that every net is shown. Raises UserError: data_missing where there is no tuple of a group."""
+    """The tuples that every net is shown.
+
+    Raises UserError: data_missing where there is no tuple of a group, mismatch for a net of other stages.
+    """
+    for other in scene.subjects[1:]:
+        if sites.sites(other.net) != sites.sites(scene.main.net):
+            raise UserError("mismatch", other.label, "has other stages", ", ".join(other.net.stages),
+                            ", ".join(scene.main.net.stages))  # fmt: skip
     curve = () if scene.brief else (0.5,) if options.mix_at == "every" else CURVE
     limit = TUPLES if scene.main.machine.device.type != "cpu" or scene.asked.images is not None else TUPLES_CPU
     found = []
@@ -314,13 +320,13 @@ def passes(scene: Scene, options: Linearity) -> int:
 def look(scene: Scene, options: Linearity) -> Findings:
     """Deviation of every subject and of untrained references."""
     shared = lists(scene, options)
-    chosen = _images(scene, scene.main, scene.chosen)
+    chosen = images_of(scene.main, scene.chosen)
     rows: list[dict[str, Any]] = []
     for subject in scene.subjects:
         net = subject.net
         if options.bn == "clean":
             net = with_clean_batchnorm(net, _clean(scene, subject))
-        images = chosen if subject is scene.main else _images(scene, subject, scene.chosen)
+        images = chosen if subject is scene.main else images_of(subject, scene.chosen)
         rows += _rows(net, images, shared, scene, options, scene.facts(subject))
     for number in range(0 if scene.brief else UNTRAINED):
         fresh = untrained(scene.main, scene.random("untrained").child(str(number)))
@@ -328,10 +334,6 @@ def look(scene: Scene, options: Linearity) -> Findings:
         rows += _rows(net, chosen, shared, scene, options, scene.facts(scene.main) | fresh_facts(number))
     table = pd.DataFrame(rows)
     return Findings(table, {"sites": list(scene.sites)}, page, remarks=tuple(_remarks(scene, options, table)))
-
-
-def _images(scene: Scene, subject: Subject, split: Split) -> Tensor:
-    return images_of(subject, split)
 
 
 def _clean(scene: Scene, subject: Subject) -> Tensor:
@@ -374,6 +376,7 @@ def headline(table: pd.DataFrame) -> dict[str, float]:
 def _remarks(scene: Scene, options: Linearity, table: pd.DataFrame) -> Iterator[str]:
     if scene.brief:
         return
+    yield "shown: after each closing non-linearity, on whole maps, over random ratios; all else is in the csv"
     if options.bn == "stored":
         yield "BatchNorm statistics as stored; a run that mixes stores those of mixed images: see also --bn clean"
     if "against" not in scene.roles:

@@ -9,7 +9,7 @@ from a probe to a sentence about methods is `mixcli probe NAME --study STUDY` (p
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -384,7 +384,8 @@ def _selected(subject: Subject) -> str:
 
 
 def _told(subject: Subject) -> str:
-    return f"{subject.label}: {_selected(subject)} ({subject.epoch}), {subject.weights} weights"
+    which = f"last epoch ({subject.epoch})" if subject.epoch >= subject.epochs else _selected(subject)
+    return f"{subject.label}: {which}, {subject.weights} weights"
 
 
 def first_line(scene: Scene) -> str:
@@ -430,16 +431,3 @@ def write(found: Findings, scene: Scene) -> list[Path]:
         return [found.write(asked.out or (home(last) if run is None else run.folder / "studies"), f"{name}-epochs")]
     folders = [found.of(subject.label).write(home(subject)) for subject in scene.subjects]
     return [found.write(asked.out or home(scene.main), f"{name}-joint"), *folders]
-
-
-def each(scene: Scene) -> Iterator[tuple[Subject, Mapping[str, Any]]]:
-    """The subjects, each with the first columns of its rows."""
-    for subject in scene.subjects:
-        yield subject, scene.facts(subject)
-
-
-def frame(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Rows as a table, in the order of the first one's columns."""
-    import pandas as pd
-
-    return pd.DataFrame([dict(row) for row in rows])

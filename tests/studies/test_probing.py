@@ -273,6 +273,13 @@ def test_linearity_has_references_and_says_where_there_is_none_to_read_a_directi
     assert any("no verdict from 1 seed" in line for line in compared.remarks)
 
 
+def test_a_net_of_other_stages_is_no_reference_for_linearity(runs, tmp_path):
+    other = probe_store.train(tmp_path / "wide", net="resnet18", epochs=1)
+    with pytest.raises(UserError, match="has other stages") as error:
+        probe("linearity", run_of(runs), against=(str(other),))
+    assert error.value.exit_code == 2
+
+
 def test_clean_batchnorm_changes_a_mixing_run_and_every_site_of_mixing_makes_a_triangle(runs):
     stored = probe("linearity", run_of(runs, "mixup"), options={"points": (2,)}).findings
     clean = probe(
