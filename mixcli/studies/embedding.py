@@ -289,7 +289,7 @@ def _versions(how: str) -> dict[str, str]:
     return {name: version(name) for name in wanted}
 
 
-def headline(table: pd.DataFrame) -> dict[str, float]:
+def headline(table: Any) -> dict[str, float]:
     """Trustworthiness of the first map."""
     return {"trustworthiness": float(table["trustworthiness"].iloc[0])}
 

@@ -511,19 +511,20 @@ def by_class(found: Clusters, names: Sequence[str]) -> Iterator[dict[str, Any]]:
     centres = unit(found.mean(unit(found.z - found.means.mean(0))))
     apart = 1 - centres @ centres.T + 9 * np.eye(len(n))  # never its own nearest
     nearest = apart.argmin(1)
-    for k, name in enumerate(found.classes):
-        closest = nearest[k]
+    for k, name in enumerate(found.classes.tolist()):
+        closest = int(nearest[k])
         yield {"class": names[name], "class_images": int(n[k]), "class_cohesion": float(pairs[k]),
-               "class_apart": float(apart[k, closest]), "nearest_class": names[found.classes[closest]]}  # fmt: skip
+               "class_apart": float(apart[k, closest]),
+               "nearest_class": names[int(found.classes[closest])]}  # fmt: skip
 
 
-def headline(table: pd.DataFrame) -> dict[str, float]:
+def headline(table: Any) -> dict[str, float]:
     """The three numbers of `pooled`, on the images asked for."""
     rows = table[(table["row"] == "numbers") & (table["site"] == "pooled")]
     return {name: float(rows[name].iloc[0]) for name in HEADLINE} if len(rows) else {}
 
 
-def _remarks(scene: Scene, table: pd.DataFrame) -> Iterator[str]:
+def _remarks(scene: Scene, table: Any) -> Iterator[str]:
     if scene.brief:
         return
     if "against" not in scene.roles:

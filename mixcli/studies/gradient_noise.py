@@ -340,7 +340,7 @@ def _share_row(
             "share_batch": 1 - (blends + augmented) / whole}  # fmt: skip
 
 
-def headline(table: pd.DataFrame) -> dict[str, float]:
+def headline(table: Any) -> dict[str, float]:
     """Of the whole net: noise, share, and where there are two parts their cosine."""
     whole = table[table["place"] == TOTAL]
     found = {}
@@ -352,7 +352,7 @@ def headline(table: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def _remarks(scene: Scene, table: pd.DataFrame) -> Iterator[str]:
+def _remarks(scene: Scene, table: Any) -> Iterator[str]:
     if scene.brief:
         return
     if not scene.asked.all_epochs:

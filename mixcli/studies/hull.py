@@ -396,14 +396,14 @@ def _views(
 PASS = 256  # images in a pass
 
 
-def headline(table: pd.DataFrame) -> dict[str, float]:
+def headline(table: Any) -> dict[str, float]:
     """The gap between test and held-back images, in 16 dimensions."""
     rows = table[table["row"] == "gap"]
     main = rows[rows["dims"] == main_dims(list(rows["dims"]))]
     return {"gap_test": float(main["gap_test"].iloc[0])}
 
 
-def _remarks(scene: Scene, table: pd.DataFrame) -> Iterator[str]:
+def _remarks(scene: Scene, table: Any) -> Iterator[str]:
     if scene.brief:
         return
     yield "held-back training images are the control; never compare across dimensions or numbers of images"
