@@ -811,11 +811,13 @@ def probe(
     from mixcli.report.progress import Reporter
     from mixcli.studies import probes
 
-    own = options.own(probes.named(what).options, typed)
+    own = probes.NoOptions() if what == "all" else options.own(probes.named(what).options, typed)
     data = data_dir or os.environ.get("MIXCLI_DATA_DIR") or os.environ.get("MIXCLI_DATA")
     numbers = {"images": _number(images, "--images", "batch"), "seed": _number(seed, "--seed", "seed")}
     if study is not None and (run is not None or against or all_epochs):
         raise UserError("usage", "--study", "names the runs, so none is given beside it")
+    if study is not None and what == "all":
+        raise UserError("usage", "--study", "compares the numbers of one probe", expected="one of mixcli list probes")
     from mixcli.report import probes as page
     from mixcli.studies import probing
 
@@ -828,10 +830,21 @@ def probe(
         reporter.warnings = ctx.obj.warnings
         if study is not None:
             return _probe_study(study, tiny, asked, reporter)
+        if what == "all":
+            return _probe_all(asked, reporter)
         found = probing.run(asked, reporter)
     if found.findings is None:
         return Outcome(found.document, lambda: page.planned(found.document))
     return Outcome(found.document, lambda: page.shown(found.findings, found.folders))
+
+
+def _probe_all(asked: probing.Asked, reporter: Reporter) -> Outcome:
+    """Every probe in one folder, with its report."""
+    from mixcli.report import probes as page
+    from mixcli.studies import overview
+
+    found = overview.run(asked, reporter)
+    return Outcome(found.document(), lambda: page.overview(found))
 
 
 def _probe_study(name: str, tiny: bool, asked: probing.Asked, reporter: Reporter) -> Outcome:

@@ -15,7 +15,7 @@ statistics); the controls `weights = single | equal` and `clean_pass = always`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -53,8 +53,7 @@ def needs(settings: SynerMix) -> Needs:
 def plan(settings: SynerMix, context: Context, random: Random) -> Plan:
     if context.labels is None:
         raise ValueError("SynerMix blends by class and needs the labels of the batch")
-    blend = class_blend.draw(context.labels, context.classes, random.child("intra"),
-                             settings.weights, settings.interpolations, settings.singletons)  # fmt: skip
+    blend = _blends(settings, context, random)
     (counts,) = random.carry(_counts(context.labels, context.added))
     try:
         inter = implementation(settings.inter).plan(settings.inter, context, random)
@@ -62,6 +61,12 @@ def plan(settings: SynerMix, context: Context, random: Random) -> Plan:
         error.subject = f"inter_{error.subject}"
         raise
     return Plan(inter, blend, counts)
+
+
+def _blends(settings: SynerMix, context: Context, random: Random) -> ClassBlend:
+    assert context.labels is not None
+    return class_blend.draw(context.labels, context.classes, random.child("intra"),
+                            settings.weights, settings.interpolations, settings.singletons)  # fmt: skip
 
 
 def loss(settings: SynerMix, net: StagedNet, batch: Batch, plan: Plan) -> Losses:
@@ -77,6 +82,28 @@ def loss(settings: SynerMix, net: StagedNet, batch: Batch, plan: Plan) -> Losses
     intra, inter = _both(settings, net, clean, batch, plan)
     total = settings.beta * intra.total + (1 - settings.beta) * inter.total
     return _log(Losses(total, {**intra.parts, **inter.parts}), {"intra": intra.total, "inter": inter.total}, plan)
+
+
+def parts(settings: SynerMix) -> dict[str, float]:
+    """The named parts of the loss that are computed, and what each weighs in the total; for probes."""
+    weights = {"intra": settings.beta, "inter": 1 - settings.beta}
+    return {name: weight for name, weight in weights.items() if weight > 0}
+
+
+def part(settings: SynerMix, net: StagedNet, batch: Batch, plan: Plan, name: str) -> Tensor:
+    """One part of the loss, attached to the graph and not weighted; the nets' passes are those of `loss`."""
+    clean = batch.views.get("intra", batch.images)
+    if settings.clean_bn == "joint" and len(parts(settings)) == 2:
+        intra, inter = _both(settings, net, clean, batch, plan)
+        return intra.total if name == "intra" else inter.total
+    if name == "inter":
+        return supervised.loss(settings.inter, net, batch, plan.inter).total
+    return _intra(net.head, _clean_features(settings, net, clean), batch, plan.blend).total
+
+
+def redrawn(settings: SynerMix, plan: Plan, context: Context, random: Random) -> Plan:
+    """The same plan with other blends: all that is random in the intra part, and nothing else."""
+    return replace(plan, blend=_blends(settings, context, random))
 
 
 def _both(settings: SynerMix, net: StagedNet, clean: Tensor, batch: Batch, plan: Plan) -> tuple[Losses, Losses]:

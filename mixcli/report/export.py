@@ -233,7 +233,7 @@ def _medians(report: Any, arm: str) -> dict[str, float]:
 
 
 def _markdown(report: Any) -> Iterator[str]:
-    text = _in_markdown
+    text = in_markdown
     yield f"### {text(report.plan.title)}"
     yield ""
     yield from (f"- {text(name)}: {text(fact)}" for name, fact in report.facts)
@@ -254,7 +254,7 @@ def _lines(report: Any) -> Iterator[str]:
     yield from remarks(report)
 
 
-def _in_markdown(text: str) -> str:
+def in_markdown(text: str) -> str:
     """Text as it is: nothing in it is markup, ends a cell or a line."""
     return re.sub(r"([\\`*_{}\[\]<>|#~$&])", r"\\\1", printable(text, limit=10 * LONG))
 

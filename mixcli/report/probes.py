@@ -16,6 +16,7 @@ from mixcli.report.export import Section
 from mixcli.report.figures import number
 
 LONG = 2000
+MANY = 6  # headline numbers of a probe that a line holds
 
 
 def shown(findings: Any, folders: Sequence[str] = ()) -> RenderableType:
@@ -23,8 +24,22 @@ def shown(findings: Any, folders: Sequence[str] = ()) -> RenderableType:
     parts: list[RenderableType] = []
     for section in findings.page.sections(findings.table, findings.about):
         parts += [_table(section), Text()]
-    lines = [*findings.remarks, *(f"files: {folder}" for folder in folders)]
+    lines = [*findings.remarks, *(f"files: {folder}" for folder in dict.fromkeys(folders))]
     return Group(_text(findings.about["told"], "bold"), Text(), *parts, *map(_text, lines))
+
+
+def overview(found: Any) -> RenderableType:
+    """What `probe all` made: a line per probe with its headline numbers, and where the report is."""
+    rows = []
+    for name, one in found.found.items():
+        told = [f"{key} {number(value)}" for values in [*one.headline.values()][:1] for key, value in values.items()]
+        rows.append((name, ", ".join(told[:MANY]) + (", …" if len(told) > MANY else "")))
+    rows += [(name, f"left out: {why}") for name, why in found.left_out.items()]
+    table = Table(box=box.HORIZONTALS, pad_edge=False, padding=(0, 1), border_style="dim", show_header=False)
+    for row in rows:
+        table.add_row(*map(_text, row))
+    where = [f"report: {found.folder / 'report.html'}", f"        {found.folder / 'report.md'}"] if found.found else []
+    return Group(_text(found.told, "bold"), Text(), table, Text(), *map(_text, where or ["nothing was started"]))
 
 
 def study(found: Any) -> RenderableType:

@@ -452,7 +452,7 @@ def report(design: Design, kept: Kept | None, warn: Warn) -> Report:
 
 def done(design: Design) -> list[Run]:
     """The finished runs of the arms that are compared."""
-    cells = [cell for arm in _final_arms(design) for cell in arm.cells]
+    cells = [cell for arm in final_arms(design) for cell in arm.cells]
     return [cell.job.run for cell in cells if cell.job.run.finished() is not None]
 
 

@@ -29,7 +29,8 @@ class Findings:
 
     table     long: a row per number or per small group of them; `checkpoint` and `epoch` say whose, `role` why
     about     plain values: probe, data set, split, images, options, the checkpoints
-    page      a module of `report` with sections(table, about) and drawn(table, about) -> {what: matplotlib Figure}
+    page      a module of `report` with sections(table, about) and drawn(table, about) -> {what: matplotlib Figure};
+              where it has further files, with files(table, about) -> {ending: bytes}
     headline  checkpoint -> {name: value}: one number per run each
     remarks   lines that must be said beside the numbers
     """
@@ -57,7 +58,7 @@ class Findings:
 
     def write(self, folder: Path, name: str | None = None) -> Path:
         """Its files in `folder`, each whole or not there; returns the folder. Raises UserError: disk_full, io."""
-        name = name or str(self.about["probe"])
+        name = name or str(self.about.get("files", self.about["probe"]))
         with told(folder):
             folder.mkdir(parents=True, exist_ok=True)
         table = robustness.csv(self.rows())
@@ -65,6 +66,9 @@ class Findings:
         for what, drawn in self.page.drawn(self.table, self.about).items():
             for kind, content in figures.saved(drawn).items():
                 write_atomic(folder / f"{name}{'-' if what else ''}{what}.{kind}", content)
+        more = self.page.files(self.table, self.about) if hasattr(self.page, "files") else {}
+        for ending, content in more.items():
+            write_atomic(folder / f"{name}.{ending}", content)
         said = {key: value for key, value in self.document().items() if key != "rows"}
         digest = hashlib.sha256(table).hexdigest()
         write_atomic(folder / f"{name}.json", as_json({"format": FORMAT, **said, "table_sha256": digest}, indent=1))

@@ -33,7 +33,7 @@ from mixcli.sampling import Random, dirichlet
 from mixcli.studies import sites
 from mixcli.studies.findings import Findings
 from mixcli.studies.probes import Linearity
-from mixcli.studies.probing import Scene, images_of
+from mixcli.studies.probing import Scene, fresh_facts, images_of
 from mixcli.studies.subjects import Subject
 
 GROUPS = ("same", "different")
@@ -331,10 +331,7 @@ def look(scene: Scene, options: Linearity) -> Findings:
     for number in range(0 if scene.brief else UNTRAINED):
         fresh = untrained(scene.main, scene.random("untrained").child(str(number)))
         net = with_clean_batchnorm(fresh, _clean(scene, scene.main))
-        facts = scene.facts(scene.main) | {"checkpoint": f"untrained {number + 1}", "role": "untrained", "digest": "",
-                                           "run_seed": number, "epoch": 0, "selected": "never trained",
-                                           "weights": "fresh"}  # fmt: skip
-        rows += _rows(net, chosen, shared, scene, options, facts)
+        rows += _rows(net, chosen, shared, scene, options, scene.facts(scene.main) | fresh_facts(number))
     table = pd.DataFrame(rows)
     return Findings(table, {"sites": list(scene.sites)}, page, remarks=tuple(_remarks(scene, options, table)))
 

@@ -23,6 +23,8 @@ from mixcli.errors import UserError, nearest
 from mixcli.settings import Settings, setting
 
 Points = Annotated[int, Field(ge=2, le=8)]
+Dims = Annotated[int, Field(ge=1, le=512)]
+Blends = Annotated[int, Field(ge=1, le=64)]
 
 
 class NoOptions(Settings):
@@ -41,18 +43,61 @@ class Linearity(Settings):
     )
 
 
+class Geometry(Settings):
+    """Options of `mixcli probe geometry`."""
+
+    full: bool = setting(
+        False, "Geometry", "also neural collapse of test and training images, Fisher, clustering scores, uniformity"
+    )
+    k: int = setting(20, "Geometry", "neighbours among the training images")
+    linear: bool = setting(False, "Geometry", "also a logistic probe on the training features")
+    C: float = setting(1.0, "Geometry", "inverse of its penalty")
+
+
+class Embed(Settings):
+    """Options of `mixcli probe embed`."""
+
+    how: Literal["tsne", "umap", "pca"] = setting("tsne", "Embed", "tsne, umap or pca")
+    perplexity: float = setting(30.0, "Embed", "of t-SNE")
+    neighbors: int = setting(15, "Embed", "of UMAP")
+    classes: str | None = setting(None, "Embed", "names or numbers, as in 3,17; unset: all, or 10 of more than 20")
+    repeats: Annotated[int, Field(ge=1, le=9)] = setting(1, "Embed", "maps side by side, to show what is stable")
+    overlay: Literal["none", "blend"] = setting("none", "Embed", "blend: also blends of two to five images of a class")
+    html: bool = setting(False, "Embed", "also a self-contained page (extra html)")
+
+
+class Hull(Settings):
+    """Options of `mixcli probe hull`."""
+
+    dims: Annotated[tuple[Dims, ...], Field(json_schema_extra={"rule": "integers 1 … 512"})] = setting(
+        (16,), "Hull", "principal directions of a class that its hull is measured in"
+    )
+
+
+class GradientNoise(Settings):
+    """Options of `mixcli probe gradient-noise`."""
+
+    draws: Annotated[int, Field(ge=4, le=4096)] = setting(64, "Gradient noise", "plans per batch, R")
+    batches: Annotated[int, Field(ge=2, le=1024)] = setting(16, "Gradient noise", "batches of the training images")
+    points: Annotated[tuple[Blends, ...], Field(json_schema_extra={"rule": "integers 1 … 64"})] = setting(
+        (1, 2, 3, 5, 10), "Gradient noise", "blends per class, whose trace must fall as their inverse"
+    )
+
+
 @dataclass(frozen=True)
 class Probe:
     """A probe that can be named.
 
     module     has `passes`, `look` and `headline`
     headlines  one value per run each: name -> what it is; a name that ends in a dot goes on with the name of a site
+    training   it looks at the run's own training batches, not at the images asked for
     """
 
     summary: str
     module: str
     headlines: Mapping[str, str]
     options: type[Settings] = field(default=NoOptions)
+    training: bool = False
 
 
 PROBES: dict[str, Probe] = {
@@ -62,6 +107,34 @@ PROBES: dict[str, Probe] = {
         {"dev_spread.": "deviation over the spread of the points, two images of different classes",
          "dev_norm.": "the same over the norm of their mean"},
         Linearity,
+    ),
+    "geometry": Probe(
+        "how tight the classes are and how far apart: cohesion, separability, neural collapse, CKA",
+        "mixcli.studies.geometry",
+        {"cohesion_pair": "mean cosine of two images of a class", "nc1": "scatter within over scatter between classes",
+         "separability_centred": "1 - cosine of two class centres, the common mean subtracted"},
+        Geometry,
+    ),
+    "embed": Probe(
+        "features on a plane by t-SNE, UMAP or PCA, and how far the map can be trusted",
+        "mixcli.studies.embedding",
+        {"trustworthiness": "of the map; no other number is taken from one"},
+        Embed,
+    ),
+    "hull": Probe(
+        "how far images of a class lie from the hull of its training features, beside held-back ones",
+        "mixcli.studies.hull",
+        {"gap_test": "median relative distance of test images less that of held-back training images"},
+        Hull,
+    ),
+    "gradient-noise": Probe(
+        "what blending adds to the noise of the gradient, and whether the parts of a loss pull alike",
+        "mixcli.studies.gradient_noise",
+        {"noise": "trace of the gradient's covariance over its squared norm, of the blends",
+         "share": "the blends' share of the whole gradient's covariance",
+         "cosine": "of the gradients of the intra and the inter part"},
+        GradientNoise,
+        training=True,
     ),
     "calibration": Probe(
         "whether the confidence can be believed: proper scores, calibration errors, temperature",

@@ -34,6 +34,7 @@ from mixcli.studies.subjects import Choice, Subject
 
 BATCH = {"cpu": 256, "cuda": 1000}  # images in a pass over plain images
 LIMIT = 8 * 2**30  # bytes of features that are held at once
+TABLES = (".csv", ".parquet", ".html")
 SPLITS = ("train", "val", "test")
 
 
@@ -117,13 +118,14 @@ class Scene:
         return _facts(subject, role) | {"dataset": subject.data["dataset"], "split": self.asked.split,
                                         "images": len(self.chosen)}  # fmt: skip
 
-    def features(self, subject: Subject, split: str | None = None) -> Features:
-        """Features of the chosen images, or of a whole split, from the cache or computed and kept there."""
-        whole = self.split(subject, split or self.asked.split)
-        wanted = self.chosen if split is None else whole
+    def features(self, subject: Subject, split: str | None = None, some: Split | None = None) -> Features:
+        """Features of the chosen images, or of a split, whole unless `some` of it are given; cached."""
+        name = split or self.asked.split
+        whole = self.split(subject, name)
+        wanted = some or (self.chosen if split is None else whole)
         root = home(subject) / "features"
         for images in (whole, wanted):
-            known = features.identity(subject.digest, self.main.data["dataset"], split or self.asked.split, images)
+            known = features.identity(subject.digest, self.main.data["dataset"], name, images)
             found = None if self.asked.refresh else features.read(root, known)
             if found is not None:
                 return found if images is wanted else found.take(np.searchsorted(found.index, wanted.index))
@@ -131,13 +133,15 @@ class Scene:
         features.write(root, known, found)
         return found
 
-    def cached(self, subject: Subject) -> bool:
-        """Whether `features` of the chosen images needs no pass."""
-        root = home(subject) / "features"
-        name = self.asked.split
+    def missing(self, subject: Subject, split: str | None = None, some: Split | None = None) -> int:
+        """Forward passes of one image that `features` would make: 0 where all are cached."""
+        root, name = home(subject) / "features", split or self.asked.split
+        whole = self.split(subject, name)
+        wanted = some or (self.chosen if split is None else whole)
         keys = [features.key(features.identity(subject.digest, self.main.data["dataset"], name, images))
-                for images in (self.chosen, self.split(subject, name))]  # fmt: skip
-        return not self.asked.refresh and any((root / key / features.MANIFEST).is_file() for key in keys)
+                for images in (wanted, whole)]  # fmt: skip
+        there = not self.asked.refresh and any((root / key / features.MANIFEST).is_file() for key in keys)
+        return 0 if there else len(wanted)
 
 
 # ---------------------------------------------------------------------------------------------------------- the one way
@@ -159,13 +163,13 @@ def run(asked: Asked, reporter: Reporter) -> Probed:
     """
     scene = scene_of(asked, reporter)
     module = import_module(probes.named(asked.probe).module)
-    told = f"{_data_told(scene)} | {' | '.join(_told(subject) for subject in scene.subjects)}"
+    told = first_line(scene)
     reporter.note(told)
     with exact(scene.main):
-        cost = _cost(scene, module.passes(scene, asked.options))
-        reporter.note(cost)
+        price = cost(scene, module.passes(scene, asked.options))
+        reporter.note(price)
         if asked.dry_run:
-            return Probed(None, (), {**about(scene), "told": told, "cost": cost, "sites": list(scene.sites)})
+            return Probed(None, (), {**about(scene), "told": told, "cost": price, "sites": list(scene.sites)})
         found = look(scene, told)
     folders = write(found, scene)
     return Probed(found, tuple(map(str, folders)), {**found.document(), "folders": [str(f) for f in folders]})
@@ -213,6 +217,10 @@ def scene_of(asked: Asked, reporter: Reporter) -> Scene:
     if asked.split not in SPLITS:
         raise UserError("usage", "--split", "unknown", asked.split, "train, val or test")
     _check_out(asked.out)
+    for text in (asked.run, *asked.against):
+        if Path(text).suffix in TABLES:
+            problem = "is a table, as of a map, and no net: numbers are taken from a net's features alone"
+            raise UserError("usage", text, problem, expected="a checkpoint")
     choices, roles = _choices(asked)
     found = [replace(one, machine=replace(one.machine, bf16=False)) for one in subjects.load(choices, asked.device)]
     named = sites.chosen(found[0].net, asked.stages)
@@ -364,6 +372,12 @@ def _facts(subject: Subject, role: str) -> dict[str, Any]:
             "epoch": subject.epoch, "selected": _selected(subject)}  # fmt: skip
 
 
+def fresh_facts(number: int) -> dict[str, Any]:
+    """What tells the rows of a net that was never trained, the `number`-th from 0, from those of the main one."""
+    return {"checkpoint": f"untrained {number + 1}", "role": "untrained", "digest": "", "run_seed": number, "epoch": 0,
+            "selected": "never trained", "weights": "fresh"}  # fmt: skip
+
+
 def _selected(subject: Subject) -> str:
     """How the epoch was chosen."""
     return "last epoch" if subject.epoch >= subject.epochs else f"epoch {subject.epoch} of {subject.epochs}"
@@ -374,11 +388,16 @@ def _told(subject: Subject) -> str:
     return f"{subject.label}: {which}, {subject.weights} weights"
 
 
-def _data_told(scene: Scene) -> str:
-    return f"{scene.asked.probe}: {scene.main.data['dataset']}, {scene.asked.split} split, {len(scene.chosen):,} images"
+def first_line(scene: Scene) -> str:
+    """Which images, and which weights of which checkpoints."""
+    images = f"{scene.asked.split} split, {len(scene.chosen):,} images"
+    if probes.named(scene.asked.probe).training:
+        images = f"training batches, {len(scene.split(scene.main, 'train')):,} images"
+    told = " | ".join(_told(subject) for subject in scene.subjects)
+    return f"{scene.asked.probe}: {scene.main.data['dataset']}, {images} | {told}"
 
 
-def _cost(scene: Scene, passes: int) -> str:
+def cost(scene: Scene, passes: int) -> str:
     """Forward passes, and from one timed batch how long they take."""
     if passes == 0:
         return "no forward passes: the features are cached"
@@ -403,7 +422,7 @@ def home(subject: Subject) -> Path:
 
 def write(found: Findings, scene: Scene) -> list[Path]:
     """Each checkpoint's own files, and the joint ones of several; returns the folders."""
-    asked, name = scene.asked, scene.asked.probe
+    asked, name = scene.asked, str(found.about.get("files", scene.asked.probe))
     if len(scene.subjects) == 1:
         return [found.write(asked.out or home(scene.main))]
     if asked.all_epochs:

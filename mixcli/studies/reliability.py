@@ -26,7 +26,7 @@ from mixcli.studies.subjects import Subject
 
 def passes(scene: Scene, options: Settings) -> int:
     """Forward passes of one image: none where the features are cached."""
-    return sum(0 if scene.cached(subject) else len(scene.chosen) for subject in scene.subjects)
+    return sum(scene.missing(subject) for subject in scene.subjects)
 
 
 def look(scene: Scene, options: Settings) -> Findings:
