@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from mixcli.engine.job import Job
     from mixcli.options import Gathered
     from mixcli.report.progress import Reporter
-    from mixcli.studies import probing
     from mixcli.studies.ablation import Kept, Tally
     from mixcli.studies.design import Design
+    from mixcli.studies.probes import probing
     from mixcli.studies.workers import Ended, Engine
 
 SCHEMA = 1  # version of the `--json` envelope
@@ -642,7 +642,7 @@ def compare(
     known = design.Fields.model_fields
     gap = options.parse(known["sesoi"], options.Given(sesoi, "--sesoi", text=True))
     if test == "corruptions":
-        from mixcli.studies import corruption_comparison
+        from mixcli.studies.corruptions import comparison as corruption_comparison
 
         raise corruption_comparison.refused()
     chosen = options.parse(known["test"], options.Given(test, "--test", text=True))
@@ -658,7 +658,7 @@ def compare(
     with Reporter("mixcli compare", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
         if on is not None:
-            from mixcli.studies import corruption_comparison
+            from mixcli.studies.corruptions import comparison as corruption_comparison
 
             folder = Path(options.runs_root({"runs": root}, os.environ))
             found = corruption_comparison.of_saved(what, folder, on, baseline=baseline, test=chosen, sesoi=gap)
@@ -747,8 +747,8 @@ def eval_corruptions(
                "batch": _number(batch_size, "--batch-size", "batch")}  # fmt: skip
     seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
     from mixcli.report import robustness
-    from mixcli.studies.corruption_robustness import Asked as What
-    from mixcli.studies.corruption_robustness import evaluate
+    from mixcli.studies.corruptions.robustness import Asked as What
+    from mixcli.studies.corruptions.robustness import evaluate
 
     data = data_dir or os.environ.get("MIXCLI_DATA_DIR") or os.environ.get("MIXCLI_DATA")
     asked = What(
@@ -809,7 +809,7 @@ def probe(
     """
     from mixcli import options
     from mixcli.report.progress import Reporter
-    from mixcli.studies import probes
+    from mixcli.studies.probes import catalogue as probes
 
     own = probes.NoOptions() if what == "all" else options.own(probes.named(what).options, typed)
     data = data_dir or os.environ.get("MIXCLI_DATA_DIR") or os.environ.get("MIXCLI_DATA")
@@ -818,8 +818,8 @@ def probe(
         raise UserError("usage", "--study", "names the runs, so none is given beside it")
     if study is not None and what == "all":
         raise UserError("usage", "--study", "compares the numbers of one probe", expected="one of mixcli list probes")
-    from mixcli.report import probes as page
-    from mixcli.studies import probing
+    from mixcli.report.probes import findings as page
+    from mixcli.studies.probes import probing
 
     asked = probing.Asked(
         what, run or "latest", tuple(against or ()), own, split, stages=stages, all_epochs=all_epochs, refresh=refresh,
@@ -840,8 +840,8 @@ def probe(
 
 def _probe_all(asked: probing.Asked, reporter: Reporter) -> Outcome:
     """Every probe in one folder, with its report."""
-    from mixcli.report import probes as page
-    from mixcli.studies import overview
+    from mixcli.report.probes import findings as page
+    from mixcli.studies.probes import overview
 
     found = overview.run(asked, reporter)
     return Outcome(found.document(), lambda: page.overview(found))
@@ -849,8 +849,9 @@ def _probe_all(asked: probing.Asked, reporter: Reporter) -> Outcome:
 
 def _probe_study(name: str, tiny: bool, asked: probing.Asked, reporter: Reporter) -> Outcome:
     """The headline numbers of a study's finished runs, compared, written beside its tables and shown."""
-    from mixcli.report import probes as page
-    from mixcli.studies import design, probed_study
+    from mixcli.report.probes import findings as page
+    from mixcli.studies import design
+    from mixcli.studies.probes import study as probed_study
 
     found = design.read(design.Typed(name, tiny=tiny), {"runs": str(asked.runs)}, os.environ)
     probed = probed_study.over(found, asked, reporter)
@@ -861,7 +862,7 @@ def _probe_study(name: str, tiny: bool, asked: probing.Asked, reporter: Reporter
 def _with_probe(argv: list[str]) -> Any:
     """`probe` with the options of the probe that its first word names."""
     from mixcli import options
-    from mixcli.studies.probes import PROBES
+    from mixcli.studies.probes.catalogue import PROBES
 
     chosen = PROBES.get(argv[0]) if argv else None
     settings = [] if chosen is None else options.own_parameters(chosen.options, argv[0].capitalize())
@@ -956,7 +957,7 @@ def list_(
     """List what can be named: methods, mixings, datasets, nets, studies, probes."""
     from mixcli.settings import DATASETS, METHODS, NETS, Mixing
     from mixcli.studies import design
-    from mixcli.studies.probes import PROBES
+    from mixcli.studies.probes.catalogue import PROBES
 
     known = {
         "methods": {name: cls.summary for name, cls in METHODS.items()},
@@ -1016,29 +1017,29 @@ def bench(
 
 BENCHES: dict[str, tuple[str, dict[str, str]]] = {  # where, and the columns of its table, if it has one
     "mixing": (
-        "mixcli.studies.mixing_cost",
+        "mixcli.studies.bench.mixing_cost",
         {"mixing": "mixing", "per": "per", "pixels": "px", "batch": "batch", "masks_us": "masks", "us": "all",
          "times_naive_masks": "x loop", "times_naive": "x loop all", "times_timm": "x timm",
          "times_torchvision": "x tv"},
     ),
     "step": (
-        "mixcli.studies.step_cost",
+        "mixcli.studies.bench.step_cost",
         {"method": "method", "data_ms": "data", "plan_ms": "plan", "mix_ms": "mix", "forward_ms": "fwd",
          "backward_ms": "bwd", "optimizer_ms": "update", "step_ms": "step", "unbroken_ms": "whole",
          "ratio": "/none", "mixing_share": "share"},
     ),
     "corruptions": (
-        "mixcli.studies.corruption_cost",
+        "mixcli.studies.bench.corruption_cost",
         {"corruption": "corruption", "us": "ours", "loop_us": "loop", "times": "times", "goal": "goal",
          "loop_images": "images of the loop"},
     ),
     "false-positives": (
-        "mixcli.studies.false_positives",
+        "mixcli.studies.bench.false_positives",
         {"seeds": "seeds", "noise": "noise of a corruption", "paired_t": "paired t", "wilcoxon": "Wilcoxon",
          "welch": "Welch over runs"},
     ),
-    "data": ("mixcli.studies.benchmark", {}),
-    "synermix": ("mixcli.studies.benchmark", {}),
+    "data": ("mixcli.studies.bench.benchmark", {}),
+    "synermix": ("mixcli.studies.bench.benchmark", {}),
 }  # fmt: skip
 
 

@@ -627,7 +627,7 @@ def test_lists_hold_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_benchmark_is_called_and_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    module: Any = types.ModuleType("mixcli.studies.benchmark")
+    module: Any = types.ModuleType("mixcli.studies.bench.benchmark")
     module.data = lambda: {"ratio": {"median": 3.25, "lowest": float("nan")}, "rounds": 5, "cpu_seconds": [0.5, 0.25]}
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(mixcli.studies, "benchmark", module, raising=False)

@@ -120,8 +120,8 @@ def measured(cell: Cell, device: str) -> tuple[float, int]:
     Raises UserError for whatever would stop the cell before its first step.
     """
     from mixcli.engine import checkpoint, training
-    from mixcli.studies.benchmark import wall_of
-    from mixcli.studies.step_cost import Silent, stepping
+    from mixcli.studies.bench.benchmark import wall_of
+    from mixcli.studies.bench.step_cost import Silent, stepping
 
     train = cell.job.settings.model_copy(update={"device": device})
     made = training.ready(train, cell.job.run, Silent(), Stop())

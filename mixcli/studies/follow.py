@@ -59,14 +59,14 @@ MEANS = ("mean15", "mean14", "mean_available")  # a study takes the first that a
 COMMON = "corruptions.mean"
 FOLLOWS = {
     "corruptions": Follow(
-        "mixcli.studies.corruption_follow", "corruptions",
+        "mixcli.studies.corruptions.follow", "corruptions",
         {COMMON: "mean acc, corrupted", "corruptions.mean15": "mean acc (15)", "corruptions.mean19": "mean acc (19)",
          "corruptions.noise": "noise", "corruptions.blur": "blur", "corruptions.weather": "weather",
          "corruptions.digital": "digital"},
         (COMMON,),
     ),
     "calibration": Follow(
-        "mixcli.studies.corruption_follow", "calibration",
+        "mixcli.studies.corruptions.follow", "calibration",
         {"calibration.ece15": "ece15, clean", "calibration.nll": "nll, clean",
          "calibration.conf_minus_acc": "conf - acc, clean", "calibration.corrupted_ece15": "ece15, corrupted",
          "calibration.corrupted_nll": "nll, corrupted"},

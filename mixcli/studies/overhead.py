@@ -31,9 +31,9 @@ from mixcli.errors import UserError
 from mixcli.files import as_json, told, write_atomic
 from mixcli.report import export
 from mixcli.sampling import Random
-from mixcli.studies.benchmark import clock_of
+from mixcli.studies.bench.benchmark import clock_of
+from mixcli.studies.bench.step_cost import Silent, stepping
 from mixcli.studies.design import Arm, Design, Timing
-from mixcli.studies.step_cost import Silent, stepping
 
 RESAMPLES = 10_000
 IDLE = 0.5  # load per core above which a machine is called busy

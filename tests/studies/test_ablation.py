@@ -15,7 +15,8 @@ from mixcli.cli import main
 from mixcli.engine import training
 from mixcli.errors import UserError
 from mixcli.runs import Run
-from mixcli.studies import ablation, benchmark, budget, design, workers
+from mixcli.studies import ablation, budget, design, workers
+from mixcli.studies.bench import benchmark
 from mixcli.studies.design import Typed
 from tests.studies.study import ARMS, TINY, Here, digests, write
 

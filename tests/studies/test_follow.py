@@ -12,7 +12,8 @@ import pytest
 from mixcli.cli import main
 from mixcli.errors import UserError
 from mixcli.report import robustness
-from mixcli.studies import corruption_robustness, design, follow, workers
+from mixcli.studies import design, follow, workers
+from mixcli.studies.corruptions import robustness as corruption_robustness
 from mixcli.studies.design import Typed
 from mixcli.studies.scores import Score
 from tests.studies.study import ARMS, TINY, Here, digests, write

@@ -1,0 +1,266 @@
+"""step_cost.py: what a training step of each method costs against one of plain training, part by part.
+
+The parts are those of the training loop itself, run on random pixels with random labels, so that nothing is downloaded
+and nothing written:
+
+    data       the rows of the order, with their part of laying out the epoch; the batch in every view
+    plan       the method's draws
+    forward    mixing, net and loss
+    backward   gradients
+    optimizer  the guard, the update, the log's sums
+
+The methods take turns, round by round, so that a slow minute meets all of them alike. On a CPU its seconds are counted,
+of one thread; on CUDA it is wall time, with the device synchronised between the parts, and once more whole steps
+without that. Where a net is so slow that not every method can be stepped in time, only plain training is, and of the
+others the parts before the net are measured.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from mixcli.data.order import Order
+from mixcli.data.sources import Source, Split
+from mixcli.engine import device as devices
+from mixcli.engine.stopping import Stop
+from mixcli.engine.training import Training
+from mixcli.errors import UserError, nearest
+from mixcli.mix import Batch
+from mixcli.runs import Run
+from mixcli.sampling import Random
+from mixcli.settings import METHODS, Facts, Method, Mixing, NoMixing, Train, complete
+from mixcli.studies.bench.benchmark import Clock, clock_of, environment, ratio
+
+PARTS = ("data", "plan", "forward", "backward", "optimizer")
+ROUNDS = 3  # turns that a method has at least, where the time runs out
+CALLS = 5  # of what happens before the net, in a turn without steps
+TURN, MOST = 0.1, 10  # seconds that fast steps are taken for in a turn, and how many of them at most
+
+
+def step(
+    net: str = "small",
+    pixels: int = 32,
+    batch: int = 128,
+    classes: int = 100,
+    images: int = 4096,
+    names: Collection[str] | None = None,
+    rounds: int = 7,
+    seconds: float = 50.0,
+    device: str = "cpu",
+    **changes: Any,
+) -> dict[str, Any]:
+    """One step of `none` and of every other method with its defaults, in milliseconds and as ratios.
+
+    pixels   side of the square images, which have three channels
+    images   in the epoch that is laid out
+    names    of methods beside `none`; None for all
+    rounds   turns of each method, whose medians are given
+    seconds  that the rounds may take, about: if three rounds of steps do not fit, only `none` makes them
+    changes  further settings of training, such as `precision` or `compile`
+
+    A row of `rows` is one method, of plain numbers (None: not measured): `data_ms` and so on, the medians of the parts;
+    `step_ms`, that of their sum; `ratio`, of that sum to the one of `none` in the same round: the median, the lowest
+    and the highest; `images_per_second`, supplements not counted; `unbroken_ms`, on CUDA, of steps with no waiting
+    between their parts. For mixings of images `mix_ms` is what applying takes, images and targets, a part of forward,
+    and `mixing_share` is (plan + mix) / step of `none`; what a second view costs is in neither, but in `data_ms`.
+    Raises UserError for unknown names and settings.
+    """
+    methods = _chosen(names)
+    base = {"net": net, "batch": batch, "device": device, "threads": 1, "dataset": "random pixels", **changes}
+    facts = Facts("random pixels", images, 0, classes, channels=3, size=(pixels, pixels))
+    source = _source(facts)
+    benches = [Bench(_training(method, base, source)) for method in methods]
+    machine = benches[0].training.machine
+    clock = clock_of(machine.device)
+    with machine.session():
+        whole = _warm_up(benches, rounds, seconds, clock)
+        end = time.perf_counter() + seconds
+        for number in range(rounds):
+            if number >= ROUNDS and time.perf_counter() > end:
+                break
+            for k in Random(0, "bench/turns", number).host.permutation(len(benches)):  # nobody always follows the same
+                benches[k].turn(clock)
+    kind = "wall time" if machine.device.type == "cuda" else "CPU time of one thread"
+    return {
+        "unit": f"milliseconds per step, {kind}", "net": net, "pixels": pixels, "batch": batch, "classes": classes,
+        "rounds": len(benches[0].turns), "every_method_stepped": whole,
+        "rows": [bench.row(benches[0]) for bench in benches],
+        "environment": {**environment(threads=1), **machine.describe()},
+    }  # fmt: skip
+
+
+def _chosen(names: Collection[str] | None) -> list[Method]:
+    """The methods that take turns, plain training first."""
+    for name in names or ():
+        if name not in METHODS:
+            raise UserError("usage", "bench", "unknown method", got=name, hint=nearest(name, METHODS))
+    others = [cls for name, cls in METHODS.items() if cls is not NoMixing and (names is None or name in names)]
+    return [NoMixing(), *(cls() for cls in others)]
+
+
+def _source(facts: Facts) -> Source:
+    """Random pixels with labels 0, 1, 2, ... around and around."""
+    rng, labels = Random(0, "bench/pixels").host, np.arange(facts.images) % facts.classes
+    pixels = rng.integers(0, 256, (facts.images, *facts.size, facts.channels), dtype=np.uint8)
+    train = Split(pixels, labels, np.arange(facts.images))
+    half = (0.5,) * facts.channels
+    names = tuple(map(str, range(facts.classes)))
+    return Source(facts.identity, facts, names, train, None, train.take(np.arange(0)), half, half, digest="")
+
+
+class Silent:
+    """A reporter that tells nothing."""
+
+    def note(self, line: str) -> None: ...
+    def warn(self, subject: str, problem: str) -> None: ...
+    def step(self, done: int, total: int) -> None: ...
+    def epoch(self, row: dict[str, Any]) -> None: ...
+
+
+def _training(method: Method, base: dict[str, Any], source: Source) -> Training:
+    """A run about to make its first step, whose folder is never made."""
+    train = complete(Train.model_validate({**base, "method": method}), source.facts)
+    training = Training(train, source, Run(Path("bench")), Silent(), devices.prepare(train), Stop())
+    training.state.net.train()
+    return training
+
+
+def _warm_up(benches: list[Bench], rounds: int, seconds: float, clock: Clock) -> bool:
+    """Steps each method once, unless the first, plain step tells that this would take too long; says which it was."""
+    first = benches[0]
+    order = first.training.order(0)
+    first.training.batch(order.step(0)[0])  # the data set goes to its device
+    start = clock()
+    made_step(first.training, order, clock)
+    cost = clock() - start
+    whole = cost * len(benches) * min(rounds, ROUNDS) <= seconds
+    for bench in benches:
+        bench.steps = max(1, min(MOST, int(TURN / cost))) if whole or bench is first else 0
+        if bench is not first or whole:
+            bench.turn(clock)
+            bench.turns.clear()
+    return whole
+
+
+# ------------------------------------------------------------------------------------------------------- one method
+
+
+@dataclass
+class Bench:
+    """A method's training and what its turns took.
+
+    steps  in a turn; 0 for one whose steps take too long
+    turns  seconds per step by part; also `mix`, and `unbroken` on CUDA
+    """
+
+    training: Training
+    steps: int = 1
+    turns: list[dict[str, float]] = field(default_factory=list)
+
+    def turn(self, clock: Clock) -> None:
+        """Lays out an epoch and makes some steps of it, or what of them happens before the net."""
+        training = self.training
+        start = clock()
+        order = training.order(0)
+        layout = (clock() - start) / training.steps
+        make = made_step if self.steps else made_batch
+        made = [make(training, order, clock) for _ in range(self.steps or CALLS)]
+        mean = {part: sum(one[part] for one in made) / len(made) for part in made[0]}
+        mean["data"] += layout
+        if self.steps and training.machine.device.type == "cuda":
+            start = clock()
+            for _ in range(self.steps):  # the loop's own step: `made_step` mixes once more
+                training.step(*order.step(training.state.step % training.steps))
+            mean["unbroken"] = (clock() - start) / self.steps + layout
+        self.turns.append(mean)
+
+    def row(self, plain: Bench) -> dict[str, Any]:
+        """The medians over the turns; see `step`."""
+        settings = self.training.settings
+        of_part = {part: [turn[part] for turn in self.turns] for part in self.turns[0]}
+        steps, plain_steps = self.sums(), plain.sums()
+        found = ratio({"this": steps, "plain": plain_steps}, "this", "plain") if steps else {}
+        mixing = [plan + mix for plan, mix in zip(of_part["plan"], of_part["mix"], strict=True)]
+        share = [part / step for part, step in zip(mixing, plain_steps, strict=True)]
+        mixes = isinstance(settings.method, Mixing)
+        return {
+            "method": settings.method.label(),
+            **{f"{part}_ms": _ms(of_part.get(part)) for part in PARTS}, "step_ms": _ms(steps),
+            "ratio": found.get("median"), "ratio_lowest": found.get("lowest"), "ratio_highest": found.get("highest"),
+            "images_per_second": self.training.batch_size / median(steps) if steps else None,
+            "unbroken_ms": _ms(of_part.get("unbroken")),
+            "mix_ms": _ms(of_part["mix"]) if mixes else None, "mixing_share": median(share) if mixes else None,
+        }  # fmt: skip
+
+    def sums(self) -> list[float]:
+        """Seconds of a whole step, by turn; empty where none was made."""
+        return [sum(turn[part] for part in PARTS) for turn in self.turns] if self.steps else []
+
+
+def stepping(training: Training) -> Iterator[None]:
+    """Makes the steps of the training loop, one after each `next`, epoch after epoch and beyond the last."""
+    while True:
+        order = training.order(training.state.step // training.steps)
+        for k in range(training.state.step % training.steps, training.steps):
+            training.step(*order.step(k))
+            yield
+
+
+def made_step(training: Training, order: Order, clock: Clock) -> dict[str, float]:
+    """Makes the training's next step, as its own loop does, and tells the seconds of each part, and of `mix`.
+
+    Left out is only the seed of dropout, which no net here has; `mix` is done once more, after the step.
+    """
+    at = [clock()]
+    rows, added = order.step(training.state.step % training.steps)
+    batch = training.batch(rows)
+    at.append(clock())
+    plan = training.plan(rows, added)
+    at.append(clock())
+    with training.machine.autocast():
+        losses = training.forward(batch, plan)
+    at.append(clock())
+    training.state.optimizer.zero_grad(set_to_none=True)
+    losses.total.backward()
+    at.append(clock())
+    state = training.state
+    if training.guard.watch(state.step, losses.total, state.net.parameters(), state.optimizer):
+        training.guard.first_bad()
+    state.update(losses, len(rows))
+    at.append(clock())
+    parts = dict(zip(PARTS, np.diff(at).tolist(), strict=True))
+    return {**parts, "mix": _mixed(training.settings.method, batch, plan, clock)}
+
+
+def made_batch(training: Training, order: Order, clock: Clock) -> dict[str, float]:
+    """What of the next step happens before the net, in seconds; the step is passed over."""
+    start = clock()
+    rows, added = order.step(training.state.step % training.steps)
+    batch = training.batch(rows)
+    data = clock()
+    plan = training.plan(rows, added)
+    drawn = clock()
+    training.state.step += 1
+    mix = _mixed(training.settings.method, batch, plan, clock)
+    return {"data": data - start, "plan": drawn - data, "mix": mix}
+
+
+def _mixed(method: Method, batch: Batch, plan: Any, clock: Clock) -> float:
+    """Seconds of applying a mixing to its images and labels; of another method 0."""
+    if not isinstance(method, Mixing):
+        return 0.0
+    start = clock()
+    plan.mix.images(batch.rows)
+    batch.targets(plan.mix)
+    return clock() - start
+
+
+def _ms(seconds: list[float] | None) -> float | None:
+    return 1e3 * median(seconds) if seconds else None
