@@ -179,7 +179,9 @@ def _alike(table: Any, alike: Any, about: Mapping[str, Any]) -> Any:
         rows = alike[alike["checkpoint"] == label]
         known = {(a, b): v for a, b, v in zip(rows["site"], rows["other_site"], rows["cka_debiased"], strict=True)}
         others: Sequence[str] = list(dict.fromkeys(rows["other_site"]))
-        figures.numbers(axis, [[known[a, b] for b in others] for a in sites], sites, others, shown[label], main, 1.0)
+        figures.numbers(
+            axis, [[known[a, b] for b in others] for a in sites], sites, others, shown[label], main, top=1.0
+        )
         axis.tick_params(axis="x", rotation=35)
     below = f"{about['dataset']}, {about['split']} split, {int(alike['images'].iloc[0]):,} images, debiased linear CKA"
     figures.titled(page, "How alike are the sites of two nets? (1: equal but for rotation and scale)", below)
