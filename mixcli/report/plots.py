@@ -7,8 +7,6 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mixcli.errors import UserError, printable
 from mixcli.files import write_atomic
 
@@ -77,6 +75,8 @@ def corruption_sheet(sheet: Any, path: Path) -> None:
 
 
 def _sheet_column(axis: Any, column: Any, rows: int) -> None:
+    import numpy as np
+
     step = TILE + 6
     canvas = np.full((rows * step, 5 * step, 3), 255, np.uint8)
     for row, images in enumerate(column.values()):
