@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "mixcli"
 LAYERS = [
     {"errors"}, {"settings", "files"}, {"runs", "options"}, {"mix", "sampling", "pictures"},
     {"mixing", "nets", "data", "corruptions"},
-    {"methods"}, {"engine"}, {"report"}, {"studies"}, {"cli"},
+    {"methods"}, {"engine"}, {"report"}, {"studies"}, {"commands"}, {"cli"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if p.stat().st_size and p != PACKAGE / "__init__.py")
