@@ -616,7 +616,7 @@ def test_lists_hold_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert main(["list", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)["result"]
-    assert result.keys() == {"methods", "mixings", "datasets", "nets", "studies", "probes"}
+    assert result.keys() == {"methods", "mixings", "datasets", "nets", "corruptions", "studies", "probes"}
     assert (set(result["methods"]), set(result["datasets"]), set(result["nets"])) == (
         set(METHODS),
         set(DATASETS),

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mixcli.commands.outcome import Json, Outcome
 from mixcli.errors import UserError, nearest
 
-if TYPE_CHECKING:
-    pass
-
 
 def list_(
-    what: Annotated[str | None, typer.Argument(metavar="[methods|mixings|datasets|nets|studies|probes]")] = None,
+    what: Annotated[
+        str | None, typer.Argument(metavar="[methods|mixings|datasets|nets|corruptions|studies|probes]")
+    ] = None,
     json: Json = False,
 ) -> Outcome:
-    """List what can be named: methods, mixings, datasets, nets, studies, probes."""
+    """List what can be named: methods, mixings, datasets, nets, corruptions, studies, probes."""
     from mixcli.settings import DATASETS, METHODS, NETS, Mixing
     from mixcli.studies import design
     from mixcli.studies.probes.catalogue import PROBES
@@ -27,6 +26,7 @@ def list_(
         "mixings": {name: cls.summary for name, cls in METHODS.items() if issubclass(cls, Mixing)},
         "datasets": DATASETS,
         "nets": {name: summary for name, (_, summary) in NETS.items()},
+        "corruptions": _corruptions(),
         "studies": design.named(),
         "probes": {name: found.summary for name, found in PROBES.items()},
     }
@@ -34,6 +34,15 @@ def list_(
         raise UserError("usage", "list", "unknown", got=what, hint=nearest(what, known))
     chosen = known if what is None else {what: known[what]}
     return Outcome(chosen, lambda: _listings(chosen))
+
+
+def _corruptions() -> dict[str, str]:
+    """Family, and where a corruption applies."""
+    from mixcli.corruptions.parameters import FAMILIES, NAMES, PARAMETERS, STANDARD
+
+    family = {name: family for family, names in FAMILIES.items() for name in names}
+    return {name: f"{family[name]}, {'of the standard 15' if name in STANDARD else 'of the extra 4'}, images from "
+                  f"{8 if 'tiny' in PARAMETERS[name] else 16} px" for name in NAMES}  # fmt: skip
 
 
 def _listings(chosen: dict[str, dict[str, str]]) -> Any:

@@ -17,23 +17,11 @@ from torch import Tensor
 
 from mixcli.corruptions import blur, digital, noise, weather
 from mixcli.corruptions.keyed import Keys
-from mixcli.corruptions.parameters import PARAMETERS, SIDES, Column
+from mixcli.corruptions.parameters import NAMES, PARAMETERS, SIDES, Column
 from mixcli.corruptions.pixels import Corruption, Draws, Parameters, Size
 from mixcli.errors import UserError, nearest
 
-STANDARD = (
-    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
-    "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
-)  # fmt: skip
-EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-NAMES = (*STANDARD, *EXTRA)
 SUBSTITUTES = {"frost": "frost_procedural"}  # what runs in its place when the published textures are not at hand
-FAMILIES = {
-    "noise": ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
-    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "gaussian_blur"),
-    "weather": ("snow", "frost", "fog", "brightness", "spatter"),
-    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression", "saturate"),
-}
 SEVERITIES = (1, 2, 3, 4, 5)
 SMALLEST_SIDE = 8
 

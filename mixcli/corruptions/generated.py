@@ -20,10 +20,10 @@ from torch import Tensor
 
 from mixcli import pictures
 from mixcli.corruptions import digital, weather
-from mixcli.corruptions.catalogue import CORRUPTIONS, NAMES, SEVERITIES, SUBSTITUTES, corrupt, draws, profile
+from mixcli.corruptions.catalogue import CORRUPTIONS, SEVERITIES, SUBSTITUTES, corrupt, draws, profile
 from mixcli.corruptions.keyed import Keys
 from mixcli.corruptions.official import PROVENANCE
-from mixcli.corruptions.parameters import PARAMETERS
+from mixcli.corruptions.parameters import NAMES, PARAMETERS
 from mixcli.corruptions.pixels import Corruption, Size
 from mixcli.errors import UserError
 from mixcli.files import as_json, remove_temporaries, temporary, told, write_atomic

@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 import numpy as np
 
 from mixcli import pictures
-from mixcli.corruptions.catalogue import EXTRA, FAMILIES, NAMES, SEVERITIES, STANDARD, SUBSTITUTES
+from mixcli.corruptions.catalogue import SEVERITIES, SUBSTITUTES
+from mixcli.corruptions.parameters import EXTRA, FAMILIES, NAMES, STANDARD
 from mixcli.corruptions.published import PUBLISHED, Published
 from mixcli.corruptions.sums import md5
 from mixcli.errors import UserError

@@ -1,4 +1,4 @@
-"""parameters.py: what each severity of each corruption means, for every size column.
+"""parameters.py: the names of the corruptions, and what each severity means, for every size column.
 
 Columns "32", "64" and "224" are those of the scripts that made CIFAR-10-C, Tiny-ImageNet-C and ImageNet-C (Hendrycks
 and Dietterich 2019, arXiv 1903.12261); "tiny" (shorter side 8 to 15) is ours: the published columns either do nothing
@@ -12,6 +12,18 @@ from __future__ import annotations
 from typing import Any, Literal
 
 Column = Literal["tiny", "32", "64", "224"]
+STANDARD = (
+    "gaussian_noise", "shot_noise", "impulse_noise", "defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "snow",
+    "frost", "fog", "brightness", "contrast", "elastic_transform", "pixelate", "jpeg_compression",
+)  # fmt: skip
+EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
+NAMES = (*STANDARD, *EXTRA)
+FAMILIES = {
+    "noise": ("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
+    "blur": ("defocus_blur", "glass_blur", "motion_blur", "zoom_blur", "gaussian_blur"),
+    "weather": ("snow", "frost", "fog", "brightness", "spatter"),
+    "digital": ("contrast", "elastic_transform", "pixelate", "jpeg_compression", "saturate"),
+}
 SIDES = {"32": 32, "64": 64, "224": 224}  # the side at which a column's parameters are the published ones
 
 

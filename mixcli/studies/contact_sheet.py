@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixcli.corruptions.catalogue import FAMILIES, SEVERITIES, SUBSTITUTES
+from mixcli.corruptions.catalogue import SEVERITIES, SUBSTITUTES
 from mixcli.corruptions.generated import Generated, offer, textures
+from mixcli.corruptions.parameters import FAMILIES
 from mixcli.data import sources
 from mixcli.data.augment import training_view
 from mixcli.data.resident import Resident

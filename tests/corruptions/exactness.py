@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 
 from mixcli.corruptions import catalogue
-from mixcli.corruptions.catalogue import NAMES, SEVERITIES
-from mixcli.corruptions.parameters import PARAMETERS
+from mixcli.corruptions.catalogue import SEVERITIES
+from mixcli.corruptions.parameters import NAMES, PARAMETERS
 from tests.corruptions import reference, test_blur, test_digital, test_noise, test_spatter, test_weather
 
 LEFT_OUT = ("impulse_noise", "frost")

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mixcli.corruptions import catalogue
-from mixcli.corruptions.catalogue import CORRUPTIONS, EXTRA, FAMILIES, NAMES, SEVERITIES, STANDARD
+from mixcli.corruptions.catalogue import CORRUPTIONS, SEVERITIES
 from mixcli.corruptions.keyed import Keys
-from mixcli.corruptions.parameters import PARAMETERS
+from mixcli.corruptions.parameters import EXTRA, FAMILIES, NAMES, PARAMETERS, STANDARD
 from mixcli.errors import UserError
 from tests.corruptions import reference
 

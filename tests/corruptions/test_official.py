@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mixcli.corruptions import official
-from mixcli.corruptions.catalogue import EXTRA, FAMILIES, NAMES, STANDARD
 from mixcli.corruptions.official import Clean, Expected
+from mixcli.corruptions.parameters import EXTRA, FAMILIES, NAMES, STANDARD
 from mixcli.corruptions.published import PUBLISHED
 from mixcli.errors import UserError
 

@@ -24,8 +24,9 @@ from numpy.random import RandomState
 from PIL import Image
 
 from mixcli.corruptions import catalogue, frost_pictures
-from mixcli.corruptions.catalogue import NAMES, SEVERITIES, SUBSTITUTES
+from mixcli.corruptions.catalogue import SEVERITIES, SUBSTITUTES
 from mixcli.corruptions.generated import Generated
+from mixcli.corruptions.parameters import NAMES
 from mixcli.data import sources
 from mixcli.errors import UserError, nearest
 from mixcli.sampling import Random

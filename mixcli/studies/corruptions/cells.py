@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from mixcli.corruptions import archive, official, sums
-from mixcli.corruptions.catalogue import EXTRA, FAMILIES, NAMES, SEVERITIES, STANDARD, SUBSTITUTES
+from mixcli.corruptions.catalogue import SEVERITIES, SUBSTITUTES
 from mixcli.corruptions.generated import Generated, Offer, digest, offer, textures
 from mixcli.corruptions.keyed import GENERATOR_VERSION
 from mixcli.corruptions.official import ArraySet, Clean, FolderSet
+from mixcli.corruptions.parameters import EXTRA, FAMILIES, NAMES, STANDARD
 from mixcli.corruptions.published import PUBLISHED, Published
 from mixcli.data import sources
 from mixcli.errors import UserError, nearest

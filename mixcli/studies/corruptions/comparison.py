@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from mixcli import runs
-from mixcli.corruptions.catalogue import FAMILIES, SEVERITIES
+from mixcli.corruptions.catalogue import SEVERITIES
+from mixcli.corruptions.parameters import FAMILIES
 from mixcli.errors import UserError
 from mixcli.report.export import Detail, Section
 from mixcli.runs import Run

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mixcli.corruptions.catalogue import EXTRA, FAMILIES, NAMES, SEVERITIES, STANDARD, SUBSTITUTES
+from mixcli.corruptions.catalogue import SEVERITIES, SUBSTITUTES
+from mixcli.corruptions.parameters import EXTRA, FAMILIES, NAMES, STANDARD
 from mixcli.errors import UserError
 
 Cell = tuple[str, int]  # corruption, severity

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from mixcli import options
-from mixcli.corruptions.catalogue import FAMILIES, SEVERITIES
+from mixcli.corruptions.catalogue import SEVERITIES
 from mixcli.corruptions.generated import Saving, digest
+from mixcli.corruptions.parameters import FAMILIES
 from mixcli.data import augment
 from mixcli.engine.device import Machine
 from mixcli.engine.stopping import Stop

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mixcli.corruptions.catalogue import FAMILIES, NAMES, SEVERITIES, STANDARD
+from mixcli.corruptions.catalogue import SEVERITIES
+from mixcli.corruptions.parameters import FAMILIES, NAMES, STANDARD
 from mixcli.errors import UserError
 from mixcli.files import as_json
 from mixcli.report import robustness

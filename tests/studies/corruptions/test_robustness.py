@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mixcli.corruptions import generated
-from mixcli.corruptions.catalogue import EXTRA, NAMES, STANDARD
 from mixcli.corruptions.generated import Generated
 from mixcli.corruptions.official import PROVENANCE, ArraySet
+from mixcli.corruptions.parameters import EXTRA, NAMES, STANDARD
 from mixcli.data import augment, sources
 from mixcli.engine import checkpoint, inference
 from mixcli.engine.stopping import Stop
