@@ -55,15 +55,26 @@ class StagedNet(nn.Module):
     @contextmanager
     def frozen_batchnorm(self) -> Iterator[None]:
         """Inside, BatchNorm uses its running statistics and does not move them; scale and shift still get gradients."""
+        with self._norms_with("training", False):
+            yield
+
+    @contextmanager
+    def still_batchnorm(self) -> Iterator[None]:
+        """Inside, BatchNorm uses the statistics of the batch, as in training, and does not move its running ones."""
+        with self._norms_with("track_running_stats", False):
+            yield
+
+    @contextmanager
+    def _norms_with(self, name: str, value: bool) -> Iterator[None]:
         norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        before = [norm.training for norm in norms]
+        before = [getattr(norm, name) for norm in norms]
         for norm in norms:
-            norm.training = False
+            setattr(norm, name, value)
         try:
             yield
         finally:
-            for norm, training in zip(norms, before, strict=True):
-                norm.training = training
+            for norm, held in zip(norms, before, strict=True):
+                setattr(norm, name, held)
 
     def sizes(self, channels: int, height: int, width: int) -> dict[str, tuple[int, int] | None]:
         """(H, W) of every stage's output for images of this shape, `input` included, from shapes alone."""
