@@ -243,8 +243,8 @@ class Run:
         """Deletes what a run is known to write, and only beside its settings.toml, which goes last."""
         if not self.settings.is_file() or self.settings.is_symlink():
             return
-        known = [self.result, self.correct, self.metrics, self.checkpoint, self.previous, self.best, self.environment, self.labelled,
-                 self.log, self.error]  # fmt: skip
+        known = [self.result, self.correct, self.metrics, self.checkpoint, self.previous, self.best, self.environment,
+                 self.labelled, self.log, self.error]  # fmt: skip
         weights = [] if self.epochs.is_symlink() else sorted(self.epochs.glob("epoch-[0-9]*.ckpt"))
         for path in (*known, *weights, self.lineage, self.settings):
             path.unlink(missing_ok=True)

@@ -549,7 +549,7 @@ class Train(Settings):
     seed: Seed = setting(0, "Run", "initialisation, order, augmentation and mixing are keyed by it")
 
     dataset: str = setting(
-        "digits", "Data", "digits, cifar10, cifar100, tiny-imagenet, a .npz file, or a folder of class folders"
+        "digits", "Data", "digits, cifar10, cifar100, svhn, tiny-imagenet, a .npz file, or a folder of class folders"
     )
     data_dir: str = setting("data", "Data", "where known data sets are looked for [env: MIXCLI_DATA]", hashed=False)
     per_class: Count | None = setting(None, "Data", "train on this many images of each class")
@@ -576,6 +576,10 @@ class Train(Settings):
     cutout: Annotated[int, Field(ge=0)] = setting(0, "Augmentation", "side of one black square per image; 0 for none")
     normalise: Literal["own", "imagenet", "openmixup", "half"] = setting(
         "own", "Augmentation", "mean and deviation: the data set's own, ImageNet's, OpenMixup's, or 0.5"
+    )
+
+    zca: bool | None = setting(
+        None, "Augmentation", "whiten images (ZCA) after augmentation, by the covariance of all training images"
     )
 
     net: str | None = setting(None, "Net", "small, resnet18, preact-resnet18, wrn-28-2 or cnn-13")
@@ -757,6 +761,7 @@ DATASETS = {
     "digits": "8x8 handwritten digits, 10 classes, inside scikit-learn: nothing to download",
     "cifar10": "32x32 colour images, 10 classes, in the official layout or as cifar10.npz",
     "cifar100": "32x32 colour images, 100 fine classes, in the official layout or as cifar100.npz",
+    "svhn": "32x32 colour house numbers, 10 classes, as train_32x32.mat and test_32x32.mat in svhn/, or as svhn.npz",
     "tiny-imagenet": "64x64 colour images, 200 classes, in the official layout or as tiny-imagenet.npz; 2 GB of memory",
 }
 

@@ -8,8 +8,9 @@ Supplementation is that of SynerMix (Xu et al. 2024, arXiv 2403.14137), where it
     until it has n or all of the class; they come last and are ordinary members of the batch
 
 Extras last is ours, and so is n: the authors add one image to a class that has one, which is n = 2. An extra may occur
-again elsewhere in the epoch. An epoch of more steps than one pass goes on with another permutation. Images without
-labels have permutations of their own, and their own number in a step. The whole epoch is laid out at once, without a loop over steps, images or classes.
+again elsewhere in the epoch. An epoch of more steps than a pass goes on with another permutation. Images without labels
+have permutations of their own, and their own number in a step. The whole epoch is laid out at once, without a loop over
+steps, images or classes.
 """
 
 from __future__ import annotations

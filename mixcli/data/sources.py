@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mixcli.data import cifar, folders, npz
+from mixcli.data import cifar, folders, npz, svhn
 from mixcli.errors import UserError, nearest
 from mixcli.settings import DATASETS, Facts, Train
 
@@ -37,10 +37,14 @@ CIFAR = {
     "cifar100": Facts("cifar100", images=50_000, test_images=10_000, classes=100, channels=3, size=(32, 32)),
 }
 TINY_IMAGENET = "tiny-imagenet"
+SVHN = Facts("svhn", images=73_257, test_images=26_032, classes=10, channels=3, size=(32, 32))
 KNOWN = CIFAR | {
-    TINY_IMAGENET: Facts(TINY_IMAGENET, images=100_000, test_images=10_000, classes=200, channels=3, size=(64, 64))
+    "svhn": SVHN,
+    TINY_IMAGENET: Facts(TINY_IMAGENET, images=100_000, test_images=10_000, classes=200, channels=3, size=(64, 64)),
 }
-FOLDERS = {TINY_IMAGENET: "tiny-imagenet-200"} | {name: layout.folder for name, layout in cifar.LAYOUTS.items()}
+FOLDERS = {TINY_IMAGENET: "tiny-imagenet-200", "svhn": svhn.FOLDER} | {
+    name: layout.folder for name, layout in cifar.LAYOUTS.items()
+}
 # Mean and deviation of training pixels in [0, 1], as published. OpenMixup's are CIFAR-10's on every set, and its
 # deviation is not the per-pixel one. Tiny-ImageNet is used with ImageNet's.
 SHARED = {
@@ -105,6 +109,9 @@ def look(train: Train) -> Facts:
     elif path.is_dir() and train.dataset in CIFAR:
         cifar.verify(train.dataset, path)
         facts = CIFAR[train.dataset]
+    elif path.is_dir() and train.dataset == "svhn":
+        svhn.verify(path)
+        facts = SVHN
     else:
         facts = _folder_facts(path) if path.is_dir() else _npz_facts(path)
         _refuse_other_set(train.dataset, path, facts)
@@ -215,6 +222,8 @@ def _opened(train: Train) -> Parts:
         layout = cifar.LAYOUTS[name]
         files = (layout.train, layout.test)
         classes, reads = cifar.classes(name, path), [partial(_split, cifar.part, name, path, part) for part in files]
+    elif path.is_dir() and name == "svhn":
+        classes, reads = svhn.CLASSES, [partial(_split, svhn.part, path, file) for file in (svhn.TRAIN, svhn.TEST)]
     elif path.is_dir():
         found = folders.listed(path)
         classes, reads = found.classes, [partial(_split, folders.part, found, f) for f in (found.train, found.test)]

@@ -1,8 +1,9 @@
 """training.py: the only training loop.
 
-A step is: the images of the order, a plan, a batch, one forward and backward of the Learner, one update. Everything random in
-it is keyed by the seed and the step's number, so a run resumed between any two steps repeats the uninterrupted one bit
-for bit, and no generator state is ever saved. Sums for the log stay on the device; nothing in a step waits for a GPU.
+A step is: the images of the order, a plan, a batch, one forward and backward of the Learner, one update. Everything
+random in it is keyed by the seed and the step's number, so a run resumed between any two steps repeats the
+uninterrupted one bit for bit, and no generator state is ever saved. Sums for the log stay on the device; nothing in a
+step waits for a GPU.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,10 +33,12 @@ from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.mix import Batch, Context, implementation
 from mixcli.nets.staged import build
+from mixcli.nets.whitening import Whitening
 from mixcli.runs import Run
 from mixcli.sampling import Random
 from mixcli.settings import Train, epoch_steps, kept_epochs, unlabelled_batch
 
+PIECE = 2048  # images looked at together
 LAST = 10  # evaluations whose median is reported beside the last one
 
 
@@ -106,7 +108,8 @@ class Training:
         self.total = self.steps * self.epochs
 
         facts = source.facts
-        net = build(settings.net, facts.channels, facts.classes, settings.width, Random(settings.seed, "init"))
+        init, whitened = Random(settings.seed, "init"), facts.size if settings.zca else None
+        net = build(settings.net, facts.channels, facts.classes, settings.width, init, whitened)
         self.stages = net.sizes(facts.channels, *facts.size)
         smallest = min(self.batch_size, self.unlabelled_size or self.batch_size)
         if smallest * min(h * w for h, w in filter(None, self.stages.values())) < 2:
@@ -136,8 +139,22 @@ class Training:
         if self.settings.labels is not None:
             self.run.record_labelled(self.source.train.index.tolist(), self.settings.split_seed)
         self.run.truncate_metrics(self.state.step)
-        if self.state.step:
+        if self.state.step == 0:
+            self._fit_whitening()
+        else:
             self.reporter.note(f"resumed at step {self.state.step} of {self.total}")
+
+    def _fit_whitening(self) -> None:
+        """Fits the net's whitening, where it has one, to the images trained on, and gives the averaged net the same."""
+        nets = [net for net in (self.state.net, self.state.ema) if net is not None]
+        layers = [module for net in nets for module in net.modules() if isinstance(module, Whitening)]
+        if not layers:
+            return
+        which = None if self.needs.unlabelled is None else self.needs.unlabelled.which
+        used = [*([] if which == "all" else [self.data]), *([] if which is None else [self.unlabelled])]
+        layers[0].fit(data.clean(k, k + PIECE) for data in used for k in range(0, len(data), PIECE))
+        for layer in layers[1:]:
+            layer.load_state_dict(layers[0].state_dict())
 
     def _epoch(self, epoch: int) -> None:
         begun = time.perf_counter() - self.state.progress.seconds

@@ -10,8 +10,8 @@ import torch
 from mixcli import options
 from mixcli.data import sources
 from mixcli.engine import device
-from mixcli.engine.training import Training, loaded
 from mixcli.engine.stopping import Stop
+from mixcli.engine.training import Training, loaded
 from mixcli.errors import UserError
 from mixcli.runs import Run, name
 from mixcli.settings import Method, NoMixing, SemiSupervised, Train, complete

@@ -57,9 +57,9 @@ def test_ema_is_the_running_average_it_claims_to_be(tmp_path):
     average = None
     original = made.step
 
-    def step(rows, added):
+    def step(images):
         nonlocal average
-        original(rows, added)
+        original(images)
         now = made.state.net.head.weight.detach().clone()
         average = now if average is None else 0.8 * average + 0.2 * now
 
