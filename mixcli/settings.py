@@ -594,11 +594,14 @@ class Train(Settings):
     batch: Count | None = setting(
         None, "Optimisation", "images per step, supplements not counted", flags=("--batch-size",)
     )
+    optimizer: Literal["sgd", "adamw"] | None = setting(
+        None, "Optimisation", "SGD, or Adam with decoupled weight decay; unset: SGD"
+    )
     lr: Annotated[float, Field(gt=0)] | None = setting(None, "Optimisation", "learning rate (its peak, with one-cycle)")
     momentum: Annotated[float, Field(ge=0, lt=1)] = setting(0.9, "Optimisation", "of SGD")
     nesterov: bool = setting(False, "Optimisation", "Nesterov momentum")
     weight_decay: Annotated[float, Field(ge=0)] | None = setting(None, "Optimisation", "L2 penalty on all weights")
-    schedule: Literal["cosine", "step", "one-cycle"] | None = setting(None, "Optimisation", "of the learning rate")
+    schedule: Literal["cosine", "step", "one-cycle", "constant"] | None = setting(None, "Optimisation", "of the learning rate")
     schedule_epochs: Count | None = setting(
         None, "Optimisation", "epochs in which the cosine falls to 0; unset: those that are trained"
     )
@@ -630,6 +633,8 @@ class Train(Settings):
     def _nesterov_needs_momentum(self):
         if self.nesterov and self.momentum == 0:
             raise UserError("config", "nesterov", "needs a momentum above 0")
+        if self.optimizer == "adamw" and (self.nesterov or self.momentum != 0.9):
+            raise UserError("config", "nesterov" if self.nesterov else "momentum", "belongs to SGD, not to adamw")
         return self
 
 

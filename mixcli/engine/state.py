@@ -43,6 +43,15 @@ class Progress:
         return dict(zip(self.names, (self.sums / self.steps).tolist(), strict=True))
 
 
+def optimizer(net: StagedNet, settings: Train, fused: bool) -> torch.optim.Optimizer:
+    """The optimizer of completed settings over all weights of a net."""
+    lr, decay = settings.lr or 0.0, settings.weight_decay or 0.0
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay, fused=fused)
+    return torch.optim.SGD(net.parameters(), lr=lr, momentum=settings.momentum, nesterov=settings.nesterov,
+                           weight_decay=decay, fused=fused)  # fmt: skip
+
+
 EARLY = 20  # the first twentieth of the steps
 
 
@@ -57,14 +66,7 @@ class State:
         self.net = net
         self.average, self.decay = average, settings.ema or 0.0
         self.ema = AveragedModel(net, use_buffers=True).requires_grad_(False) if self.decay else None
-        self.optimizer = torch.optim.SGD(
-            net.parameters(),
-            lr=settings.lr or 0.0,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay or 0.0,
-            fused=machine.device.type == "cuda",
-        )
+        self.optimizer = optimizer(net, settings, fused=machine.device.type == "cuda")
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule.factor(settings, steps))
         self.step = 0
         self.progress = Progress()
@@ -158,7 +160,7 @@ class State:
         self.optimizer.load_state_dict(content["optimizer"])
         if (
             self.step
-            and self.optimizer.defaults["momentum"]
+            and self.optimizer.defaults.get("momentum", True)
             and len(self.optimizer.state) < len(list(self.net.parameters()))
         ):
             raise ValueError("the optimizer's momentum is missing")

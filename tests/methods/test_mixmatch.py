@@ -50,6 +50,7 @@ def slow_loss(settings: MixMatch, plan: mixmatch.Plan) -> float:
         found = net(torch.stack(mixed))
     else:
         found = interleaved_by_hand(net, mixed, settings.augmentations)
+    found = found.detach() if settings.bn == "joint" else [row.detach() for row in found]
     entropy = [-sum(t * float(p) for t, p in zip(targets[i], found[i].log_softmax(0), strict=True)) for i in range(B)]
     squares = [
         (float(p) - t) ** 2 for i in range(B, len(rows)) for t, p in zip(targets[i], found[i].softmax(0), strict=True)
