@@ -24,6 +24,7 @@ Portion = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=100)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Field(ge=1)]
+Epochs = Annotated[float, Field(ge=0)]
 
 
 class Settings(BaseModel):
@@ -441,7 +442,7 @@ class SemiSupervised(Blend, Method):
     unlabelled_weight: Annotated[float, Field(ge=0)] = Field(
         100.0, description="weight of the unlabelled loss after the ramp; that loss is a mean over the N classes too, "
         "so 100 at 10 classes weighs like 10 on summed squares")  # fmt: skip
-    ramp: Annotated[float, Field(ge=0)] | None = Field(None, description="epochs in which that weight rises")
+    ramp: Epochs | None = Field(None, description="epochs in which that weight rises")
     ramp_shape: Literal["sigmoid", "linear"] = Field("sigmoid", description="exp(-5 (1 - t/T)^2), or t/T")
 
     @model_validator(mode="after")
@@ -476,6 +477,7 @@ class ICT(SemiSupervised):
     teaches = True
     ramp_share = 0.25
 
+    ramp: Epochs | None = Field(None, description="epochs in which that weight rises; unset: a quarter of training")
     points: Annotated[int, Field(ge=1, le=8)] = Field(
         2, description="images mixed into one; 1: unlabelled images stay as they are, consistency without mixing"
     )
@@ -503,6 +505,7 @@ class MixMatch(SemiSupervised):
     unlabelled_weight: Annotated[float, Field(ge=0)] = Field(
         75.0, description="weight of the unlabelled loss after the ramp; that loss is a mean over the N classes too"
     )
+    ramp: Epochs | None = Field(None, description="epochs in which that weight rises; unset: a 64th of training")
     ramp_shape: Literal["sigmoid", "linear"] = Field("linear", description="exp(-5 (1 - t/T)^2), or t/T")
     augmentations: Annotated[int, Field(ge=1, le=8)] = Field(
         2, description="views of an unlabelled image, whose predictions are averaged to a guess"
@@ -601,7 +604,9 @@ class Train(Settings):
     momentum: Annotated[float, Field(ge=0, lt=1)] = setting(0.9, "Optimisation", "of SGD")
     nesterov: bool = setting(False, "Optimisation", "Nesterov momentum")
     weight_decay: Annotated[float, Field(ge=0)] | None = setting(None, "Optimisation", "L2 penalty on all weights")
-    schedule: Literal["cosine", "step", "one-cycle", "constant"] | None = setting(None, "Optimisation", "of the learning rate")
+    schedule: Literal["cosine", "step", "one-cycle", "constant"] | None = setting(
+        None, "Optimisation", "of the learning rate"
+    )
     schedule_epochs: Count | None = setting(
         None, "Optimisation", "epochs in which the cosine falls to 0; unset: those that are trained"
     )
