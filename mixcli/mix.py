@@ -36,11 +36,14 @@ def implementation(settings: Method) -> ModuleType:
 class Context:
     """What a draw may look at.
 
-    size     (B, H, W) of the images to be mixed
-    labels   (B,) int64 on the host, or None where they are not known
-    classes  number of classes of the data set, N
-    added    how many of the B images, the last ones, are supplements
-    stages   per stage of the net: (H, W) of its output, or None where it has no pixels; `input` included
+    size        (B, H, W) of the images to be mixed
+    labels      (B,) int64 on the host, or None where they are not known
+    classes     number of classes of the data set, N
+    added       how many of the B images, the last ones, are supplements
+    stages      per stage of the net: (H, W) of its output, or None where it has no pixels; `input` included
+    unlabelled  how many images without labels come beside the B
+    epoch       epochs trained before this step, a fraction inside one
+    epochs      that are trained in all
     """
 
     size: tuple[int, int, int]
@@ -48,6 +51,13 @@ class Context:
     classes: int
     added: int = 0
     stages: Mapping[str, tuple[int, int] | None] = field(default_factory=dict)
+    unlabelled: int = 0
+    epoch: float = 0.0
+    epochs: int = 1
+
+    def of(self, images: int) -> Context:
+        """As many images of the same size, of whose labels nothing is known."""
+        return replace(self, size=(images, *self.size[1:]), labels=None, added=0, unlabelled=0)
 
     def at(self, size: tuple[int, int] | None) -> Context:
         """The same batch seen at another height and width; None is one constant weight per image."""
@@ -203,11 +213,12 @@ def _fit(mask: Tensor, rows: Tensor) -> Tensor:
 class Batch:
     """The images of a step.
 
-    images     (B, C, H, W) float, training view, normalised
-    labels     (B,) int64
-    classes    N
-    smoothing  label smoothing, applied once, after mixing
-    views      further views of the same images by name, each (B, C, H, W)
+    images      (B, C, H, W) float, training view, normalised
+    labels      (B,) int64
+    classes     N
+    smoothing   label smoothing, applied once, after mixing
+    views       further views of the same images by name, each (B, C, H, W)
+    unlabelled  (U, C, H, W) in each view: images whose labels the step does not have
     """
 
     images: Tensor
@@ -215,6 +226,7 @@ class Batch:
     classes: int
     smoothing: float = 0.0
     views: dict[str, Tensor] = field(default_factory=dict)
+    unlabelled: tuple[Tensor, ...] = ()
 
     @property
     def rows(self) -> Tensor:
@@ -241,13 +253,43 @@ class Losses:
 
 
 @dataclass(frozen=True)
+class Unlabelled:
+    """Images without labels that a method asks for, beside the labelled ones of each step.
+
+    which  `rest`: the training images outside the labelled subset; `all`: every training image, its label dropped
+    batch  of a step; None: as many as labelled ones
+    views  of each image, all of them training views with draws of their own
+    """
+
+    which: Literal["rest", "all"] = "rest"
+    batch: int | None = None
+    views: int = 1
+
+
+@dataclass(frozen=True)
+class Average:
+    """A moving average of the weights that a method asks for; it is what is evaluated. Its decay is the run's `ema`.
+
+    teaches  it is handed to the loss, as `teacher`
+    buffers  BatchNorm's statistics are averaged too; False: the teacher keeps those of its own passes
+    """
+
+    teaches: bool = False
+    buffers: bool = True
+
+
+@dataclass(frozen=True)
 class Needs:
     """What a method asks of data and engine.
 
     views       further views by name, with the strength of their augmentation: 0 is the clean image, 1 the training
                 view
     supplement  images of each present class that a batch is filled up to; 0 for none
+    unlabelled  images without labels; None for none
+    average     an average of the weights; None: one only where the run asks for it
     """
 
     views: Mapping[str, float] = field(default_factory=dict)
     supplement: int = 0
+    unlabelled: Unlabelled | None = None
+    average: Average | None = None

@@ -45,6 +45,7 @@ class Run:
         self.folder = folder
         self.settings = folder / "settings.toml"
         self.environment = folder / "environment.json"
+        self.labelled = folder / "labelled.json"
         self.metrics = folder / "metrics.jsonl"
         self.checkpoint = folder / "run.ckpt"
         self.previous = folder / "previous.ckpt"
@@ -204,6 +205,10 @@ class Run:
         environment = {**environment, "lock": "claim file"} if self.claimed else environment
         write_atomic(self.environment, as_json(environment, indent=2))
 
+    def record_labelled(self, images: list[int], split_seed: int) -> None:
+        """Writes which training images, by their number in the split as published, are used with their labels."""
+        write_atomic(self.labelled, as_json({"split_seed": split_seed, "labels": len(images), "images": images}))
+
     def finish(self, result: dict[str, Any]) -> dict[str, Any]:
         """Writes the result, whose presence says that the run is done, and returns it as written."""
         digest = _digest(self.metrics)
@@ -239,7 +244,7 @@ class Run:
         if not self.settings.is_file() or self.settings.is_symlink():
             return
         known = [self.result, self.correct, self.metrics, self.checkpoint, self.previous, self.best, self.environment,
-                 self.log, self.error]  # fmt: skip
+                 self.labelled, self.log, self.error]  # fmt: skip
         weights = [] if self.epochs.is_symlink() else sorted(self.epochs.glob("epoch-[0-9]*.ckpt"))
         for path in (*known, *weights, self.lineage, self.settings):
             path.unlink(missing_ok=True)
@@ -255,7 +260,7 @@ def _digest(path: Path) -> str | None:
 
 
 CLAIM = "claim"
-EMPTY = {CLAIM, "lock", "settings.toml", "environment.json", "parent"}
+EMPTY = {CLAIM, "lock", "settings.toml", "environment.json", "labelled.json", "parent"}
 
 
 def name(train: Train, id: str) -> str:

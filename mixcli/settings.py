@@ -9,7 +9,8 @@ options.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -23,6 +24,7 @@ Portion = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=100)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Field(ge=1)]
+Epochs = Annotated[float, Field(ge=0)]
 
 
 class Settings(BaseModel):
@@ -35,6 +37,12 @@ class Method(Settings):
     name: ClassVar[str]
     summary: ClassVar[str]
     implementation: ClassVar[str]
+    average: ClassVar[float] = 0.0  # decay of averaged weights, where the run does not set it
+    teaches: ClassVar[bool] = False  # averaged weights take part in the loss
+
+    def doubts(self, epochs: int) -> Iterator[tuple[str, str]]:
+        """Options that are allowed and do something unexpected in so many epochs: option, effect."""
+        return iter(())
 
     def label(self) -> str:
         """The method with the options that differ from their defaults, for tables: `synermix(beta=0.2)`."""
@@ -421,6 +429,93 @@ class SynerMixIntra(SynerMix):
     inter: SerializeAsAny[Method] = Field(NoMixing(), description="the inter-class part; none unless named")
 
 
+class SemiSupervised(Blend, Method):
+    """Options of methods that learn from images without labels too."""
+
+    average = 0.999
+    ramp_share: ClassVar[float]  # of the epochs, where `ramp` is unset
+
+    unlabelled: Literal["rest", "all"] = Field(
+        "rest", description="images without labels: those outside --labels, or the whole training set, labels dropped"
+    )
+    unlabelled_batch: Count | None = Field(None, description="unlabelled images per step; unset: as many as labelled")
+    unlabelled_weight: Annotated[float, Field(ge=0)] = Field(
+        100.0, description="weight of the unlabelled loss after the ramp; that loss is a mean over the N classes too, "
+        "so 100 at 10 classes weighs like 10 on summed squares")  # fmt: skip
+    ramp: Epochs | None = Field(None, description="epochs in which that weight rises")
+    ramp_shape: Literal["sigmoid", "linear"] = Field("sigmoid", description="exp(-5 (1 - t/T)^2), or t/T")
+
+    @model_validator(mode="after")
+    def _pairs_without_labels(self):
+        if self.pairing in ("same-class", "different-class"):
+            raise UserError("config", "pairing", "needs labels, and unlabelled images have none", got=self.pairing,
+                            expected="permutation or derangement")  # fmt: skip
+        return self
+
+    @property
+    def mixing(self) -> MixUp:
+        """The mixing that is drawn. One point is two for labelled images: only unlabelled ones stay as they are."""
+        return MixUp.model_validate({k: getattr(self, k) for k in Blend.model_fields} | {"points": max(2, self.points)})
+
+    def weight_at(self, epoch: float, epochs: int) -> float:
+        """The weight of the unlabelled loss after so many of all epochs, a fraction inside one."""
+        length = self.ramp_share * epochs if self.ramp is None else self.ramp
+        done = 1.0 if length == 0 else min(1.0, epoch / length)
+        return self.unlabelled_weight * (math.exp(-5 * (1 - done) ** 2) if self.ramp_shape == "sigmoid" else done)
+
+    def doubts(self, epochs: int) -> Iterator[tuple[str, str]]:
+        if self.ramp is not None and self.ramp > epochs and self.unlabelled_weight:
+            reached = self.weight_at(epochs, epochs)
+            effect = f"the unlabelled weight ends at {reached:.3g}, {reached / self.unlabelled_weight:.0%} of its value"
+            yield "ramp", f"rises for {self.ramp:g} epochs, longer than the {epochs} trained: {effect}"
+
+
+class ICT(SemiSupervised):
+    name = "ict"
+    summary = "interpolation consistency with a mean teacher on unlabelled images (Verma et al. 2019)"
+    implementation = "mixcli.methods.ict"
+    teaches = True
+    ramp_share = 0.25
+
+    ramp: Epochs | None = Field(None, description="epochs in which that weight rises; unset: a quarter of training")
+    points: Annotated[int, Field(ge=1, le=8)] = Field(
+        2, description="images mixed into one; 1: unlabelled images stay as they are, consistency without mixing"
+    )
+    supervised: Literal["mixed", "plain"] = Field("mixed", description="labelled images: by MixUp too, or as they are")
+    target: Literal["probabilities", "logits"] = Field(
+        "probabilities", description="what of the teacher is mixed: its probabilities, or its logits before softmax"
+    )
+    fold: Literal["none", "max"] = Field("none", description="max: the largest share goes to the image itself")
+    teacher_bn: Literal["batch", "eval"] = Field(
+        "batch", description="the teacher's BatchNorm: batch statistics and its own running ones, or averaged ones"
+    )
+
+
+class MixMatch(SemiSupervised):
+    name = "mixmatch"
+    summary = "guessed and sharpened labels, mixed with labelled images (Berthelot et al. 2019)"
+    implementation = "mixcli.methods.mixmatch"
+    ramp_share = 1 / 64
+
+    alpha: Alpha = Field(0.75, description="concentration of Beta(alpha, alpha), or of each Dirichlet entry")
+    per: Per = Field("sample", description="draw the ratio once per batch, or for each image")
+    points: Annotated[int, Field(ge=1, le=8)] = Field(
+        2, description="images mixed into one; 1: unlabelled images stay as they are, labelled ones mix by twos"
+    )
+    unlabelled_weight: Annotated[float, Field(ge=0)] = Field(
+        75.0, description="weight of the unlabelled loss after the ramp; that loss is a mean over the N classes too"
+    )
+    ramp: Epochs | None = Field(None, description="epochs in which that weight rises; unset: a 64th of training")
+    ramp_shape: Literal["sigmoid", "linear"] = Field("linear", description="exp(-5 (1 - t/T)^2), or t/T")
+    augmentations: Annotated[int, Field(ge=1, le=8)] = Field(
+        2, description="views of an unlabelled image, whose predictions are averaged to a guess"
+    )
+    temperature: Annotated[float, Field(gt=0, le=100)] = Field(0.5, description="sharpens the guess; 1 keeps it")
+    bn: Literal["joint", "interleave"] = Field(
+        "joint", description="BatchNorm: one pass of all rows, or blocks of equal make-up of which the first counts"
+    )
+
+
 METHODS: dict[str, type[Method]] = {
     cls.name: cls
     for cls in (
@@ -438,6 +533,8 @@ METHODS: dict[str, type[Method]] = {
         SynerMixIntra,
         SynerMix,
         RegMixUp,
+        ICT,
+        MixMatch,
     )
 }
 
@@ -455,10 +552,13 @@ class Train(Settings):
     seed: Seed = setting(0, "Run", "initialisation, order, augmentation and mixing are keyed by it")
 
     dataset: str = setting(
-        "digits", "Data", "digits, cifar10, cifar100, tiny-imagenet, a .npz file, or a folder of class folders"
+        "digits", "Data", "digits, cifar10, cifar100, svhn, tiny-imagenet, a .npz file, or a folder of class folders"
     )
     data_dir: str = setting("data", "Data", "where known data sets are looked for [env: MIXCLI_DATA]", hashed=False)
     per_class: Count | None = setting(None, "Data", "train on this many images of each class")
+    labels: Count | None = setting(
+        None, "Data", "use the labels of this many training images, equally many of each class; unset: of all"
+    )
     split_seed: Seed = setting(0, "Data", "chooses the images of splits and subsets")
     val_fraction: Annotated[float, Field(ge=0, lt=1)] = setting(
         0.0, "Data", "share of the training images held out for validation"
@@ -481,24 +581,41 @@ class Train(Settings):
         "own", "Augmentation", "mean and deviation: the data set's own, ImageNet's, OpenMixup's, or 0.5"
     )
 
-    net: str | None = setting(None, "Net", "small, resnet18 or preact-resnet18")
+    zca: bool | None = setting(
+        None, "Augmentation", "whiten images (ZCA) after augmentation, by the covariance of all training images"
+    )
+
+    net: str | None = setting(None, "Net", "small, resnet18, preact-resnet18, wrn-28-2 or cnn-13")
     width: Annotated[int, Field(ge=1, le=1024)] | None = setting(None, "Net", "channels of the first stage")
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = setting(
         None, "Optimisation", "passes over the training images"
     )
+    epoch_steps: Count | None = setting(
+        None, "Optimisation", "steps of an epoch; unset: one pass over the images, the unlabelled ones where used"
+    )
     batch: Count | None = setting(
         None, "Optimisation", "images per step, supplements not counted", flags=("--batch-size",)
+    )
+    optimizer: Literal["sgd", "adamw"] | None = setting(
+        None, "Optimisation", "SGD, or Adam with decoupled weight decay; unset: SGD"
     )
     lr: Annotated[float, Field(gt=0)] | None = setting(None, "Optimisation", "learning rate (its peak, with one-cycle)")
     momentum: Annotated[float, Field(ge=0, lt=1)] = setting(0.9, "Optimisation", "of SGD")
     nesterov: bool = setting(False, "Optimisation", "Nesterov momentum")
     weight_decay: Annotated[float, Field(ge=0)] | None = setting(None, "Optimisation", "L2 penalty on all weights")
-    schedule: Literal["cosine", "step", "one-cycle"] | None = setting(None, "Optimisation", "of the learning rate")
+    schedule: Literal["cosine", "step", "one-cycle", "constant"] | None = setting(
+        None, "Optimisation", "of the learning rate"
+    )
+    schedule_epochs: Count | None = setting(
+        None, "Optimisation", "epochs in which the cosine falls to 0; unset: those that are trained"
+    )
     step_every: Count = setting(10, "Optimisation", "epochs between two steps of the step schedule")
     step_factor: Annotated[float, Field(gt=0, le=1)] = setting(0.5, "Optimisation", "factor of one step")
-    ema: Annotated[float, Field(ge=0, lt=1)] = setting(
-        0.0, "Optimisation", "decay of averaged weights, which are then evaluated; 0 for none"
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = setting(
+        None,
+        "Optimisation",
+        "decay of averaged weights, which are then evaluated; unset: the method's, mostly 0 (none)",
     )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = setting(
         0.0, "Optimisation", "spread this share of each label over all classes, after mixing"
@@ -521,6 +638,8 @@ class Train(Settings):
     def _nesterov_needs_momentum(self):
         if self.nesterov and self.momentum == 0:
             raise UserError("config", "nesterov", "needs a momentum above 0")
+        if self.optimizer == "adamw" and (self.nesterov or self.momentum != 0.9):
+            raise UserError("config", "nesterov" if self.nesterov else "momentum", "belongs to SGD, not to adamw")
         return self
 
 
@@ -543,6 +662,10 @@ DIGITS_RECIPE = {"net": "small", "epochs": 20, "batch": 64, "lr": 0.2, "weight_d
 IMAGE_RECIPE = {"net": "resnet18", "epochs": 200, "batch": 100, "lr": 0.1, "weight_decay": 1e-4, "schedule": "cosine",
                 "pad_mode": "reflect"}  # fmt: skip
 
+# ICT's own column: 400 epochs of a cosine that would end at 450. The labels are the literature's, and ours for digits.
+SEMI_SUPERVISED_RECIPE = {"net": "wrn-28-2", "epochs": 400, "schedule_epochs": 450}
+LABELS = {"digits": 100, "cifar10": 4_000, "cifar100": 10_000, "svhn": 1_000}
+
 
 def complete(train: Train, facts: Facts) -> Train:
     """`train` with every open setting filled in from the recipe of its data set.
@@ -550,18 +673,74 @@ def complete(train: Train, facts: Facts) -> Train:
     Raises UserError for what contradicts the data: a batch or a class subset larger than the training set.
     """
     recipe: dict[str, Any] = dict(DIGITS_RECIPE if train.dataset == "digits" else IMAGE_RECIPE)
-    recipe |= {"precision": "fp32"}
+    if isinstance(train.method, SemiSupervised):
+        recipe |= {} if train.dataset == "digits" else SEMI_SUPERVISED_RECIPE
+        train = train if train.labels else train.model_copy(update={"labels": LABELS.get(train.dataset)})
+    recipe |= {"precision": "fp32", "ema": train.method.average}
     recipe.setdefault("pad", min(facts.size) // 8)
-    recipe.setdefault("flip", facts.channels == 3)
+    recipe.setdefault("flip", facts.channels == 3 and train.dataset != "svhn")  # a mirrored digit is none
     available = training_images(train, facts)
     if train.batch is not None and train.batch > available:
         raise UserError("config", "batch", f"the training set has {available} images", got=train.batch)
+    if train.ema == 0 and train.method.teaches:
+        raise UserError("config", "ema", f"the teacher of {train.method.name} is an average of the weights", got=0,
+                        expected="number > 0 and < 1")  # fmt: skip
     recipe["batch"] = max(1, min(recipe["batch"], available // 4))
-    return train.model_copy(update={k: v for k, v in recipe.items() if getattr(train, k) is None})
+    completed = train.model_copy(update={k: v for k, v in recipe.items() if getattr(train, k) is None})
+    unlabelled_batch(completed, facts)
+    return completed
 
 
 def training_images(train: Train, facts: Facts) -> int:
-    """How many images are trained on, after the validation split and the subset of each class."""
+    """How many images are trained on with their labels: a subset, or all that there are.
+
+    Raises UserError for a subset that cannot be made, or not with equally many of each class.
+    """
+    available = _available(train, facts)
+    if train.labels is None:
+        return available
+    if train.labels > available:
+        raise UserError("config", "labels", f"the training set has {available} images", got=train.labels)
+    if train.labels % facts.classes:
+        near = max(1, train.labels // facts.classes) * facts.classes
+        raise UserError("config", "labels", f"not divisible by {facts.classes} classes", got=train.labels,
+                        expected=f"a multiple, such as {near}")  # fmt: skip
+    return train.labels
+
+
+def unlabelled_images(train: Train, facts: Facts) -> int:
+    """How many images the method learns from without labels. Raises UserError where it asks for some and none is."""
+    if not isinstance(train.method, SemiSupervised):
+        return 0
+    available = _available(train, facts)
+    if train.method.unlabelled == "all":
+        return available
+    left = available - training_images(train, facts)
+    if left == 0:
+        raise UserError("config", "unlabelled", f"the labels of all {available} training images are used", got="rest",
+                        expected="images without labels", hint="Give --labels N, or --unlabelled all")  # fmt: skip
+    return left
+
+
+def unlabelled_batch(train: Train, facts: Facts) -> int:
+    """Images without labels in a step of complete settings; 0 where the method takes none."""
+    available = unlabelled_images(train, facts)
+    asked = train.method.unlabelled_batch if isinstance(train.method, SemiSupervised) else None
+    if asked is not None and asked > available:
+        raise UserError("config", "unlabelled_batch", f"there are {available} unlabelled images", got=asked)
+    return asked or min(train.batch or 1, available)
+
+
+def epoch_steps(train: Train, facts: Facts) -> int:
+    """Steps of an epoch of complete settings."""
+    if train.epoch_steps is not None:
+        return train.epoch_steps
+    beside = unlabelled_images(train, facts)
+    return beside // unlabelled_batch(train, facts) if beside else training_images(train, facts) // (train.batch or 1)
+
+
+def _available(train: Train, facts: Facts) -> int:
+    """Training images after the validation split and the subset of each class."""
     available = round(facts.images * (1 - train.val_fraction))
     if train.per_class is None:
         return available
@@ -592,6 +771,7 @@ DATASETS = {
     "digits": "8x8 handwritten digits, 10 classes, inside scikit-learn: nothing to download",
     "cifar10": "32x32 colour images, 10 classes, in the official layout or as cifar10.npz",
     "cifar100": "32x32 colour images, 100 fine classes, in the official layout or as cifar100.npz",
+    "svhn": "32x32 colour house numbers, 10 classes, as train_32x32.mat and test_32x32.mat in svhn/, or as svhn.npz",
     "tiny-imagenet": "64x64 colour images, 200 classes, in the official layout or as tiny-imagenet.npz; 4 GB of memory",
 }
 
@@ -599,4 +779,6 @@ NETS = {
     "small": ("mixcli.nets.small", "residual net for 8x8 to 32x32 images on a CPU"),
     "resnet18": ("mixcli.nets.resnet", "ResNet-18 with the CIFAR stem (3x3, stride 1, no pooling)"),
     "preact-resnet18": ("mixcli.nets.resnet", "PreAct-ResNet-18 with the CIFAR stem"),
+    "wrn-28-2": ("mixcli.nets.wide_resnet", "Wide ResNet of depth 28, twice as wide"),
+    "cnn-13": ("mixcli.nets.cnn13", "13-layer convolutional net of the semi-supervised literature"),
 }

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mixcli.engine.learner import Learner
 from mixcli.mix import Batch, Context, implementation
 from mixcli.nets.staged import StagedNet, build
 from mixcli.sampling import Random
 from mixcli.settings import (
+    ICT,
     METHODS,
     AGMix,
     CutMix,
@@ -17,6 +19,7 @@ from mixcli.settings import (
     Method,
     MiAMix,
     Mixing,
+    MixMatch,
     MixUp,
     NoMixing,
     RegMixUp,
@@ -26,6 +29,7 @@ from mixcli.settings import (
 )
 
 CLASSES = 5
+UNLABELLED = 6  # images without labels beside a batch
 
 MIXINGS: list[Mixing] = [cls() for cls in METHODS.values() if issubclass(cls, Mixing)] + [
     MixUp(points=3),
@@ -53,6 +57,11 @@ METHOD_CASES: list[Method] = [cls() for cls in METHODS.values()] + [
     SynerMix(beta=1),
     SynerMix(intra_view="shared", weights="single", singletons="skip"),
     SynerMixIntra(weights="equal", inter=NoMixing()),
+    ICT(points=3, target="logits", fold="max", teacher_bn="eval", supervised="plain", per="sample"),
+    ICT(points=1, ramp=0),
+    ICT(unlabelled_weight=0),
+    MixMatch(points=4, bn="interleave", unlabelled_batch=7, ramp=0),
+    MixMatch(points=1, augmentations=3, temperature=1),
 ]
 
 
@@ -70,7 +79,7 @@ def labels(batch: int, classes: int = CLASSES, seed: int = 0) -> np.ndarray:
 
 def context(batch: int = 8, height: int = 8, width: int = 8, classes: int = CLASSES) -> Context:
     sizes = net().sizes(3, height, width)
-    return Context((batch, height, width), labels(batch, classes), classes, 0, sizes)
+    return Context((batch, height, width), labels(batch, classes), classes, 0, sizes, UNLABELLED, 1.5, 4)
 
 
 def images(batch: int = 8, height: int = 8, width: int = 8, seed: int = 0, dtype: torch.dtype = torch.float32):
@@ -87,4 +96,16 @@ def rows(settings: Method, batch: int = 8, height: int = 8, width: int = 8, dtyp
 def batch(settings: Method, size: int = 8, device: str = "cpu") -> Batch:
     views = implementation(settings).needs(settings).views
     extra = {name: images(size, seed=i + 1).to(device) for i, name in enumerate(views)}
-    return Batch(images(size).to(device), torch.from_numpy(labels(size)).to(device), CLASSES, 0.0, extra)
+    asked = implementation(settings).needs(settings).unlabelled
+    unlabelled = () if asked is None else tuple(images(UNLABELLED, seed=50 + i).to(device) for i in range(asked.views))
+    return Batch(images(size).to(device), torch.from_numpy(labels(size)).to(device), CLASSES, 0.0, extra, unlabelled)
+
+
+def learner(settings: Method, model: StagedNet | None = None) -> Learner:
+    """A net and the loss of a method; its teacher, where it has one, has other weights than the net."""
+    model = model or net()
+    asked = implementation(settings).needs(settings).average
+    if asked is None or not asked.teaches:
+        return Learner(model, settings)
+    teacher = net(seed=9).requires_grad_(False).train(model.training)
+    return Learner(model, settings, teacher)

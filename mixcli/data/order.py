@@ -1,4 +1,4 @@
-"""order.py: which images a step trains on, supplements included.
+"""order.py: which images a step trains on, supplements and unlabelled images included.
 
 Supplementation is that of SynerMix (Xu et al. 2024, arXiv 2403.14137), where it sits in the sampler:
 
@@ -8,49 +8,76 @@ Supplementation is that of SynerMix (Xu et al. 2024, arXiv 2403.14137), where it
     until it has n or all of the class; they come last and are ordinary members of the batch
 
 Extras last is ours, and so is n: the authors add one image to a class that has one, which is n = 2. An extra may occur
-again elsewhere in the epoch. The whole epoch is laid out at once, without a loop over steps, images or classes.
+again elsewhere in the epoch. An epoch of more steps than a pass goes on with another permutation. Images without labels
+have permutations of their own, and their own number in a step. The whole epoch is laid out at once, without a loop over
+steps, images or classes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from mixcli.sampling import Random
 
 
+class Rows(NamedTuple):
+    """The images of one step.
+
+    rows        (B,) int64
+    added       how many of them, the last ones, are supplements
+    unlabelled  (U,) int64, in the numbering of the unlabelled images
+    """
+
+    rows: np.ndarray
+    added: int
+    unlabelled: np.ndarray
+
+
 @dataclass(frozen=True)
 class Order:
     """The batches of one epoch.
 
-    rows    int64, flat: the rows of step k are rows[starts[k] : starts[k + 1]]
-    starts  (steps + 1,) int64
-    added   (steps,) int64: how many of a step's rows, the last ones, are supplements
+    rows        int64, flat: the rows of step k are rows[starts[k] : starts[k + 1]]
+    starts      (steps + 1,) int64
+    added       (steps,) int64: how many of a step's rows, the last ones, are supplements
+    unlabelled  (steps, U) int64: the rows of the unlabelled images of each step, in their own numbering
     """
 
     rows: np.ndarray
     starts: np.ndarray
     added: np.ndarray
+    unlabelled: np.ndarray
 
     def __len__(self) -> int:
         return len(self.added)
 
-    def step(self, k: int) -> tuple[np.ndarray, int]:
-        """The rows of step `k`, and how many of them, the last ones, are supplements."""
+    def step(self, k: int) -> Rows:
+        """The images of step `k`."""
         if not 0 <= k < len(self):
             raise IndexError(f"step {k} of {len(self)}")
-        return self.rows[self.starts[k] : self.starts[k + 1]], int(self.added[k])
+        return Rows(self.rows[self.starts[k] : self.starts[k + 1]], int(self.added[k]), self.unlabelled[k])
 
 
-def epoch(labels: np.ndarray, batch: int, supplement: int, random: Random) -> Order:
-    """The order of one epoch over `labels` (N,) int64: N // batch steps of `batch` images and their supplements.
+def epoch(
+    labels: np.ndarray,
+    batch: int,
+    supplement: int,
+    random: Random,
+    steps: int | None = None,
+    unlabelled: tuple[int, int] = (0, 0),
+) -> Order:
+    """The order of one epoch over `labels` (N,) int64: steps of `batch` images and their supplements.
 
     supplement  n: fill every class present up to n images, or to all it has; 0 and 1 add nothing
     random      keyed (seed, "order", epoch)
+    steps       None: one pass, N // batch
+    unlabelled  how many images there are without labels, and how many of them a step takes
     """
-    steps = len(labels) // batch
-    drawn = random.host.permutation(len(labels))[: steps * batch].reshape(steps, batch)
+    steps = len(labels) // batch if steps is None else steps
+    drawn = _passes(len(labels), batch, steps, random)
     step, extra = _extras(labels, drawn, supplement, random)
     added = np.bincount(step, minlength=steps)
     starts = np.concatenate([[0], np.cumsum(batch + added)])
@@ -59,7 +86,16 @@ def epoch(labels: np.ndarray, batch: int, supplement: int, random: Random) -> Or
     own[starts[:-1, None] + np.arange(batch)] = True
     rows[own] = drawn.ravel()
     rows[~own] = extra[np.argsort(step, kind="stable")]
-    return Order(rows, starts, added)
+    return Order(rows, starts, added, _passes(*unlabelled, steps, random.child("unlabelled")))
+
+
+def _passes(images: int, batch: int, steps: int, random: Random) -> np.ndarray:
+    """(steps, batch) int64: as many permutations of the images as it takes, the remainder of each dropped."""
+    if batch == 0 or steps == 0:
+        return np.empty((steps, batch), np.int64)
+    whole = images // batch
+    passes = [random.host.permutation(images)[: whole * batch] for _ in range(-(-steps // whole))]
+    return np.concatenate(passes).reshape(-1, batch)[:steps]
 
 
 def lone_classes(labels: np.ndarray) -> int:

@@ -6,6 +6,7 @@ one channel. What is chosen by chance (splits, subsets, wrong labels) is keyed b
     digits                        1,437 training and 360 test images, stratified
     val_fraction                  stratified by largest remainder, taken from the training images
     per_class                     the same number of each class, of what is left; fewer are a subset of more
+    labels                        the same number of each class again; the labels of the others are hidden from training
     label_noise, noise_kind       an exact share of the training labels made wrong; validation and test stay true
 
 No module of torch's is needed to look.
@@ -18,27 +19,32 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mixcli.data import cifar, folders, npz
+from mixcli.data import cifar, folders, npz, svhn
 from mixcli.errors import UserError, nearest
 from mixcli.settings import DATASETS, Facts, Train
 
 if TYPE_CHECKING:
     from mixcli.sampling import Random
 
+HIDDEN = -1  # in place of a label that training must not know
 DIGITS = Facts("digits", images=1437, test_images=360, classes=10, channels=1, size=(8, 8))
 CIFAR = {
     "cifar10": Facts("cifar10", images=50_000, test_images=10_000, classes=10, channels=3, size=(32, 32)),
     "cifar100": Facts("cifar100", images=50_000, test_images=10_000, classes=100, channels=3, size=(32, 32)),
 }
 TINY_IMAGENET = "tiny-imagenet"
+SVHN = Facts("svhn", images=73_257, test_images=26_032, classes=10, channels=3, size=(32, 32))
 KNOWN = CIFAR | {
-    TINY_IMAGENET: Facts(TINY_IMAGENET, images=100_000, test_images=10_000, classes=200, channels=3, size=(64, 64))
+    "svhn": SVHN,
+    TINY_IMAGENET: Facts(TINY_IMAGENET, images=100_000, test_images=10_000, classes=200, channels=3, size=(64, 64)),
 }
-FOLDERS = {TINY_IMAGENET: "tiny-imagenet-200"} | {name: layout.folder for name, layout in cifar.LAYOUTS.items()}
+FOLDERS = {TINY_IMAGENET: "tiny-imagenet-200", "svhn": svhn.FOLDER} | {
+    name: layout.folder for name, layout in cifar.LAYOUTS.items()
+}
 # Mean and deviation of training pixels in [0, 1], as published. OpenMixup's are CIFAR-10's on every set, and its
 # deviation is not the per-pixel one. Tiny-ImageNet is used with ImageNet's.
 SHARED = {
@@ -77,9 +83,10 @@ class Split:
 class Source:
     """A data set as a run uses it.
 
-    facts      of the whole set, before validation and subsets
-    train      after validation, subset and label noise; `digest` is the sha256 of its pixels and labels
-    mean, std  per channel, of pixels in [0, 1]
+    facts       of the whole set, before validation and subsets
+    train       after validation, subset and label noise; `digest` is the sha256 of its pixels and labels
+    mean, std   per channel, of pixels in [0, 1]
+    unlabelled  training images for a method that learns without labels; theirs are all HIDDEN
     """
 
     name: str
@@ -91,6 +98,7 @@ class Source:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     digest: str
+    unlabelled: Split | None = None
 
 
 def look(train: Train) -> Facts:
@@ -101,6 +109,9 @@ def look(train: Train) -> Facts:
     elif path.is_dir() and train.dataset in CIFAR:
         cifar.verify(train.dataset, path)
         facts = CIFAR[train.dataset]
+    elif path.is_dir() and train.dataset == "svhn":
+        svhn.verify(path)
+        facts = SVHN
     else:
         facts = _folder_facts(path) if path.is_dir() else _npz_facts(path)
         _refuse_other_set(train.dataset, path, facts)
@@ -110,8 +121,11 @@ def look(train: Train) -> Facts:
     return facts
 
 
-def load(train: Train) -> Source:
-    """The data set of these settings, read, split, subset and with its label noise. Raises UserError like `look`."""
+def load(train: Train, unlabelled: Literal["rest", "all"] | None = None) -> Source:
+    """The data set of these settings, read, split, subset and with its label noise. Raises UserError like `look`.
+
+    unlabelled  which images are given without labels: those outside the labelled subset, or all of them
+    """
     from mixcli.sampling import Random  # it imports torch, which `look` must not wait for
 
     facts = look(train)
@@ -123,9 +137,16 @@ def load(train: Train) -> Source:
         kept, val = _hold_out(whole, train, classes, Random(train.split_seed, "val"))
     if train.per_class is not None:
         kept = _per_class(kept, train.per_class, classes, Random(train.split_seed, "per-class"))
+    beside = kept if unlabelled == "all" else None
+    if train.labels is not None:
+        chosen = _rank(kept.labels, Random(train.split_seed, "labels")) < train.labels // len(classes)
+        beside = kept.take(~chosen) if unlabelled == "rest" else beside
+        kept = kept.take(chosen)
+        _refuse_unbalanced(kept, train.labels, classes)
     if train.label_noise > 0:
         kept = _mislabel(kept, train, len(classes), Random(train.split_seed, "label-noise"))
-    return Source(train.dataset, facts, classes, kept, val, test, mean, std, digest(kept))
+    beside = None if beside is None else replace(beside, labels=np.full(len(beside), HIDDEN))
+    return Source(train.dataset, facts, classes, kept, val, test, mean, std, digest(kept), beside)
 
 
 def load_test(train: Train) -> tuple[Facts, tuple[str, ...], Split]:
@@ -201,6 +222,8 @@ def _opened(train: Train) -> Parts:
         layout = cifar.LAYOUTS[name]
         files = (layout.train, layout.test)
         classes, reads = cifar.classes(name, path), [partial(_split, cifar.part, name, path, part) for part in files]
+    elif path.is_dir() and name == "svhn":
+        classes, reads = svhn.CLASSES, [partial(_split, svhn.part, path, file) for file in (svhn.TRAIN, svhn.TEST)]
     elif path.is_dir():
         found = folders.listed(path)
         classes, reads = found.classes, [partial(_split, folders.part, found, f) for f in (found.train, found.test)]
@@ -247,6 +270,14 @@ def _per_class(split: Split, count: int, classes: tuple[str, ...], random: Rando
         smallest = int(np.argmin(sizes))
         raise UserError("config", "per_class", f"class '{classes[smallest]}' has {sizes[smallest]} images", got=count)
     return split.take(rank(split.labels, random) < count)
+
+
+def _refuse_unbalanced(split: Split, labels: int, classes: tuple[str, ...]) -> None:
+    """Raises UserError where a class had too few images for its share of the labels."""
+    sizes = np.bincount(split.labels, minlength=len(classes))
+    if len(split) < labels:
+        smallest = int(np.argmin(sizes))
+        raise UserError("config", "labels", f"class '{classes[smallest]}' has {sizes[smallest]} images", got=labels)
 
 
 def _mislabel(split: Split, train: Train, classes: int, random: Random) -> Split:

@@ -46,7 +46,8 @@ def restore(path: Path, device: str = "auto") -> tuple[Train, Machine, StagedNet
     settings = options.from_flat({**content["settings"], "device": device})
     machine, classes = prepare(settings), len(content["data"]["classes"])
     assert settings.net is not None
-    net = build(settings.net, content["data"]["channels"], classes, settings.width, Random(settings.seed, "init"))
+    data, whitened = content["data"], tuple(content["data"]["size"]) if settings.zca else None
+    net = build(settings.net, data["channels"], classes, settings.width, Random(settings.seed, "init"), whitened)
     weights = content["net"]
     if content["ema"] is not None:
         weights = {key.removeprefix("module."): v for key, v in content["ema"].items() if key != "n_averaged"}

@@ -138,13 +138,15 @@ def plan(job: Job, reporter: Reporter) -> dict[str, Any]:
     """What would be started; all that `train` refuses before its first step is refused here too."""
     check(job, reporter)
     images, batch, epochs = settings.training_images(job.settings, job.facts), job.settings.batch, job.settings.epochs
+    beside, steps = settings.unlabelled_images(job.settings, job.facts), settings.epoch_steps(job.settings, job.facts)
     assert batch is not None and epochs is not None
+    unlabelled = {"unlabelled_images": beside, "unlabelled_batch": settings.unlabelled_batch(job.settings, job.facts)}
     return {
         "run": str(job.run.folder), "id": job.run.id, "state": job.run.state,
         "resume_from": str(job.source) if job.source else None, "parent": job.run.parent,
         "dataset": job.settings.dataset, "images": images, "test_images": job.facts.test_images,
-        "classes": job.facts.classes, "batch": batch, "steps_per_epoch": images // batch, "epochs": epochs,
-        "steps": images // batch * epochs, "settings": options.flat(job.settings),
+        "classes": job.facts.classes, "batch": batch, **(unlabelled if beside else {}), "steps_per_epoch": steps,
+        "epochs": epochs, "steps": steps * epochs, "settings": options.flat(job.settings),
     }  # fmt: skip
 
 

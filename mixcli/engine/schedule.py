@@ -17,14 +17,18 @@ WARM, START, END = (
 def factor(settings: Train, steps: int) -> Callable[[int], float]:
     """The factor on `lr` for each training step, counted from 0; `steps` is the number of steps per epoch.
 
-    cosine     half a cosine to 0, constant within an epoch (OpenMixup)
+    cosine     half a cosine to 0, constant within an epoch (OpenMixup); it may be cut off before its end (ICT)
+    constant   1 (MixMatch)
     step       `step_factor` every `step_every` epochs (SynerMix)
     one-cycle  cosine up over the first 30 % of all steps and down over the rest (L. Smith, N. Topin 2017, arXiv
     1708.07120)
     """
     epochs = settings.epochs or 1
+    if settings.schedule == "constant":
+        return lambda step: 1.0
     if settings.schedule == "cosine":
-        return lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step // steps / epochs)))
+        length = settings.schedule_epochs or epochs
+        return lambda step: 0.5 * (1 + math.cos(math.pi * min(1.0, step // steps / length)))
     if settings.schedule == "step":
         return lambda step: settings.step_factor ** (step // steps // settings.step_every)
     last = max(1, epochs * steps - 1)

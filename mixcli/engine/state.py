@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from mixcli.engine import schedule
 from mixcli.engine.device import Machine
-from mixcli.mix import Losses
+from mixcli.mix import Average, Losses
 from mixcli.nets.staged import StagedNet
 from mixcli.settings import Train
 
@@ -43,27 +43,30 @@ class Progress:
         return dict(zip(self.names, (self.sums / self.steps).tolist(), strict=True))
 
 
+def optimizer(net: StagedNet, settings: Train, fused: bool) -> torch.optim.Optimizer:
+    """The optimizer of completed settings over all weights of a net."""
+    lr, decay = settings.lr or 0.0, settings.weight_decay or 0.0
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay, fused=fused)
+    return torch.optim.SGD(net.parameters(), lr=lr, momentum=settings.momentum, nesterov=settings.nesterov,
+                           weight_decay=decay, fused=fused)  # fmt: skip
+
+
 EARLY = 20  # the first twentieth of the steps
 
 
 class State:
     """A net in training after `step` updates.
 
-    steps  per epoch
+    steps    per epoch
+    average  what the method asks of averaged weights
     """
 
-    def __init__(self, net: StagedNet, settings: Train, machine: Machine, steps: int):
+    def __init__(self, net: StagedNet, settings: Train, machine: Machine, steps: int, average: Average | None = None):
         self.net = net
-        self.ema = AveragedModel(net, use_buffers=True) if settings.ema > 0 else None
-        self._blend = get_ema_multi_avg_fn(settings.ema or 0.0)
-        self.optimizer = torch.optim.SGD(
-            net.parameters(),
-            lr=settings.lr or 0.0,
-            momentum=settings.momentum,
-            nesterov=settings.nesterov,
-            weight_decay=settings.weight_decay or 0.0,
-            fused=machine.device.type == "cuda",
-        )
+        self.average, self.decay = average, settings.ema or 0.0
+        self.ema = AveragedModel(net, use_buffers=True).requires_grad_(False) if self.decay else None
+        self.optimizer = optimizer(net, settings, fused=machine.device.type == "cuda")
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule.factor(settings, steps))
         self.step = 0
         self.progress = Progress()
@@ -78,6 +81,11 @@ class State:
         averaged = self.net if self.ema is None else self.ema.module
         assert isinstance(averaged, StagedNet)
         return averaged
+
+    @property
+    def teacher(self) -> StagedNet | None:
+        """The averaged net, where the method's loss looks at it."""
+        return self.evaluated if self.average is not None and self.average.teaches else None
 
     def lr(self, step: int) -> float:
         """The learning rate of the update that follows `step` others."""
@@ -102,19 +110,30 @@ class State:
 
     @torch.no_grad()
     def _average(self) -> None:
-        """One step of the moving average; `update_parameters` would do the same and wait for a GPU."""
+        """One step of the moving average; `update_parameters` would do the same and wait for a GPU.
+
+        A run's own average starts with a copy. One that the method asks for starts with the first weights and warms up:
+        after update t its decay is min(1 - 1 / (t + 1), decay). A teacher with statistics of its own keeps its buffers.
+        """
         if self.ema is None:
             return
-        started = self.ema.n_averaged > 0  # a counter on the host
+        updates = int(self.ema.n_averaged) + 1  # a counter on the host
+        decay = self.decay if self.average is None else min(1 - 1 / (updates + 1), self.decay)
+        started = updates > 1 or self.average is not None
         blended, copied = [], []
-        for pair in zip(self.ema.module.state_dict().values(), self.net.state_dict().values(), strict=True):
+        for pair in zip(self._averaged(self.ema.module), self._averaged(self.net), strict=True):
             (blended if started and pair[0].is_floating_point() else copied).append(pair)
         if blended:
             averaged, current = map(list, zip(*blended, strict=True))
-            self._blend(averaged, current, self.ema.n_averaged)
+            get_ema_multi_avg_fn(decay)(averaged, current, updates)
         for averaged, current in copied:
             averaged.copy_(current)
         self.ema.n_averaged += 1
+
+    def _averaged(self, net: torch.nn.Module) -> list[Tensor]:
+        """What of a net is averaged."""
+        own = self.average is not None and not self.average.buffers
+        return list(net.parameters()) if own else list(net.state_dict().values())
 
     def content(self) -> dict[str, Any]:
         """Plain values and tensors, for a checkpoint."""
@@ -141,7 +160,7 @@ class State:
         self.optimizer.load_state_dict(content["optimizer"])
         if (
             self.step
-            and self.optimizer.defaults["momentum"]
+            and self.optimizer.defaults.get("momentum", True)
             and len(self.optimizer.state) < len(list(self.net.parameters()))
         ):
             raise ValueError("the optimizer's momentum is missing")

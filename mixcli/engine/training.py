@@ -1,8 +1,9 @@
 """training.py: the only training loop.
 
-A step is: rows of the order, a plan, a batch, one forward and backward of the Learner, one update. Everything random in
-it is keyed by the seed and the step's number, so a run resumed between any two steps repeats the uninterrupted one bit
-for bit, and no generator state is ever saved. Sums for the log stay on the device; nothing in a step waits for a GPU.
+A step is: the images of the order, a plan, a batch, one forward and backward of the Learner, one update. Everything
+random in it is keyed by the seed and the step's number, so a run resumed between any two steps repeats the
+uninterrupted one bit for bit, and no generator state is ever saved. Sums for the log stay on the device; nothing in a
+step waits for a GPU.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mixcli import options
 from mixcli.data import order, sources
 from mixcli.data.augment import Augmentation, training_view
-from mixcli.data.order import Order
+from mixcli.data.order import Order, Rows
 from mixcli.data.resident import Resident
 from mixcli.engine import bits, checkpoint, device
 from mixcli.engine.device import Machine
@@ -33,10 +33,12 @@ from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.mix import Batch, Context, implementation
 from mixcli.nets.staged import build
+from mixcli.nets.whitening import Whitening
 from mixcli.runs import Run
 from mixcli.sampling import Random
-from mixcli.settings import Train, kept_epochs
+from mixcli.settings import Train, epoch_steps, kept_epochs, unlabelled_batch
 
+PIECE = 2048  # images looked at together
 LAST = 10  # evaluations whose median is reported beside the last one
 
 
@@ -76,10 +78,17 @@ def train(
 
 def ready(settings: Train, run: Run, reporter: Reporter, stop: Stop) -> Training:
     """A run about to make its first step: data read, net built, a first plan drawn; nothing is written."""
-    machine = device.prepare(settings)
-    training = Training(settings, sources.load(settings), run, reporter, machine, stop)
-    training.plan(*training.order(0).step(0))  # a method that cannot be drawn on this net is refused here
+    training = Training(settings, loaded(settings), run, reporter, device.prepare(settings), stop)
+    training.plan(training.order(0).step(0))  # a method that cannot be drawn on this net is refused here
+    for option, effect in settings.method.doubts(training.epochs):
+        reporter.warn(options.flag(option), effect)
     return training
+
+
+def loaded(settings: Train) -> sources.Source:
+    """The data set of a run, with the images without labels that its method asks for."""
+    needs = implementation(settings.method).needs(settings.method)
+    return sources.load(settings, None if needs.unlabelled is None else needs.unlabelled.which)
 
 
 class Training:
@@ -94,18 +103,22 @@ class Training:
         self.method = implementation(settings.method)
         self.needs = self.method.needs(settings.method)
         self.batch_size, self.epochs = settings.batch, settings.epochs
-        self.steps = len(source.train) // self.batch_size  # per epoch
+        self.unlabelled_size = unlabelled_batch(settings, source.facts)
+        self.steps = epoch_steps(settings, source.facts)
         self.total = self.steps * self.epochs
 
         facts = source.facts
-        net = build(settings.net, facts.channels, facts.classes, settings.width, Random(settings.seed, "init"))
+        init, whitened = Random(settings.seed, "init"), facts.size if settings.zca else None
+        net = build(settings.net, facts.channels, facts.classes, settings.width, init, whitened)
         self.stages = net.sizes(facts.channels, *facts.size)
-        if self.batch_size * min(h * w for h, w in filter(None, self.stages.values())) < 2:
+        smallest = min(self.batch_size, self.unlabelled_size or self.batch_size)
+        if smallest * min(h * w for h, w in filter(None, self.stages.values())) < 2:
             raise UserError("config", "batch", "BatchNorm needs two values per channel, this net leaves one", got=1)
         self.layout = torch.channels_last if machine.device.type == "cuda" else torch.contiguous_format
-        self.learner = Learner(net.to(machine.device).to(memory_format=self.layout), settings.method)
+        net = net.to(machine.device).to(memory_format=self.layout)
+        self.state = State(net, settings, machine, self.steps, self.needs.average)
+        self.learner = Learner(net, settings.method, self.state.teacher)
         self.forward = self._compiled() if settings.compile else self.learner
-        self.state = State(net, settings, machine, self.steps)
         self.guard = Guard(machine.device)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
@@ -123,25 +136,41 @@ class Training:
         if lone:
             cannot = ", which cannot be supplemented" if self.supplement else ""
             self.reporter.warn(self.settings.dataset, f"{lone} of the classes have a single training image{cannot}")
+        if self.settings.labels is not None:
+            self.run.record_labelled(self.source.train.index.tolist(), self.settings.split_seed)
         self.run.truncate_metrics(self.state.step)
-        if self.state.step:
+        if self.state.step == 0:
+            self._fit_whitening()
+        else:
             self.reporter.note(f"resumed at step {self.state.step} of {self.total}")
+
+    def _fit_whitening(self) -> None:
+        """Fits the net's whitening, where it has one, to the images trained on, and gives the averaged net the same."""
+        nets = [net for net in (self.state.net, self.state.ema) if net is not None]
+        layers = [module for net in nets for module in net.modules() if isinstance(module, Whitening)]
+        if not layers:
+            return
+        which = None if self.needs.unlabelled is None else self.needs.unlabelled.which
+        used = [*([] if which == "all" else [self.data]), *([] if which is None else [self.unlabelled])]
+        layers[0].fit(data.clean(k, k + PIECE) for data in used for k in range(0, len(data), PIECE))
+        for layer in layers[1:]:
+            layer.load_state_dict(layers[0].state_dict())
 
     def _epoch(self, epoch: int) -> None:
         begun = time.perf_counter() - self.state.progress.seconds
         batches = self.order(epoch)
         for k in range(self.state.step % self.steps, self.steps):
             self._check_stop()
-            self.step(*batches.step(k))
+            self.step(batches.step(k))
             self.state.progress.seconds = time.perf_counter() - begun
             self.reporter.step(self.state.step, self.total)
             if self.settings.save_every and self.state.step % self.settings.save_every == 0 and k + 1 < self.steps:
                 self._save()
         self._close_epoch(epoch + 1)
 
-    def step(self, rows: np.ndarray, added: int) -> None:
+    def step(self, images: Rows) -> None:
         """One update. Nothing here waits for a GPU."""
-        plan, batch = self.plan(rows, added), self.batch(rows)
+        plan, batch = self.plan(images), self.batch(images)
         self._seed_dropout()
         with self.machine.autocast():
             losses = self.forward(batch, plan)
@@ -149,7 +178,7 @@ class Training:
         losses.total.backward()
         if self.guard.watch(self.state.step, losses.total, self.state.net.parameters(), self.state.optimizer):
             self._raise_if_diverged()
-        self.state.update(losses, len(rows))
+        self.state.update(losses, len(images.rows) + len(images.unlabelled))
 
     def _close_epoch(self, epoch: int) -> None:
         """Evaluates, logs and saves what the epoch asks for."""
@@ -182,24 +211,37 @@ class Training:
 
     def order(self, epoch: int) -> Order:
         """The batches of an epoch, counted from 0."""
-        return order.epoch(self.source.train.labels, self.batch_size, self.supplement, self._random("order", epoch))
+        beside = self.source.unlabelled
+        unlabelled = (0, 0) if beside is None else (len(beside), self.unlabelled_size)
+        random = self._random("order", epoch)
+        return order.epoch(self.source.train.labels, self.batch_size, self.supplement, random, self.steps, unlabelled)
 
-    def plan(self, rows: np.ndarray, added: int) -> Any:
+    def plan(self, images: Rows) -> Any:
         """The method's draws for the step about to be made."""
-        labels, facts = self.source.train.labels[rows], self.source.facts
-        context = Context((len(rows), *facts.size), labels, facts.classes, added, self.stages)
+        labels, facts = self.source.train.labels[images.rows], self.source.facts
+        context = Context((len(labels), *facts.size), labels, facts.classes, images.added, self.stages,
+                          len(images.unlabelled), self.state.step / self.steps, self.epochs)  # fmt: skip
         return self.method.plan(self.settings.method, context, self._random("mix", self.state.step))
 
-    def batch(self, rows: np.ndarray) -> Batch:
+    def batch(self, images: Rows) -> Batch:
         """The images of the step about to be made, in every view that the method needs."""
         random = self._random("augment", self.state.step)
-        at, labels = random.carry(rows, self.source.train.labels[rows])
-        images = self._view(at, 1.0, random)
-        views = {name: self._view(at, degree, random.child(name)) for name, degree in self.needs.views.items()}
-        return Batch(images, labels, self.source.facts.classes, self.settings.label_smoothing, views)
+        at, labels = random.carry(images.rows, self.source.train.labels[images.rows])
+        seen = self._view(self.data, at, 1.0, random)
+        views = {n: self._view(self.data, at, degree, random.child(n)) for n, degree in self.needs.views.items()}
+        unlabelled = self._unlabelled(images, random)
+        return Batch(seen, labels, self.source.facts.classes, self.settings.label_smoothing, views, unlabelled)
 
-    def _view(self, rows: Tensor, degree: float, random: Random) -> Tensor:
-        return self.data.view(rows, degree, random).contiguous(memory_format=self.layout)
+    def _unlabelled(self, images: Rows, random: Random) -> tuple[Tensor, ...]:
+        """Every view of the step's unlabelled images."""
+        if self.needs.unlabelled is None:
+            return ()
+        (at,) = random.carry(images.unlabelled)
+        draws = [random.child(f"unlabelled/{n}") for n in range(self.needs.unlabelled.views)]
+        return tuple(self._view(self.unlabelled, at, 1.0, draw) for draw in draws)
+
+    def _view(self, data: Resident, rows: Tensor, degree: float, random: Random) -> Tensor:
+        return data.view(rows, degree, random).contiguous(memory_format=self.layout)
 
     def _random(self, purpose: str, step: int) -> Random:
         return Random(self.settings.seed, purpose, step, device=self.machine.device)
@@ -216,6 +258,12 @@ class Training:
     def data(self) -> Resident:
         """The training images, on the device."""
         return self._resident(self.source.train, training_view(self.settings))
+
+    @cached_property
+    def unlabelled(self) -> Resident:
+        """The images without labels, on the device."""
+        assert self.source.unlabelled is not None
+        return self._resident(self.source.unlabelled, training_view(self.settings))
 
     @cached_property
     def held_out(self) -> dict[str, Resident]:
@@ -259,17 +307,17 @@ class Training:
         if bad is None:
             return
         epoch, k = divmod(bad, self.steps)
-        rows, added = self.order(epoch).step(k)
+        images = self.order(epoch).step(k)
         self.state.step = bad
-        mix = getattr(self.plan(rows, added), "mix", None)
+        mix = getattr(self.plan(images), "mix", None)
         ratio = "" if mix is None else f", ratio {float(mix.ratio[0].mean()):.2f}"
-        images = ", ".join(str(i) for i in self.source.train.index[rows[:4]])
+        first = ", ".join(str(i) for i in self.source.train.index[images.rows[:4]])
         saved = self.run.checkpoint if self.run.checkpoint.exists() else "none yet"
         raise UserError(
             "diverged",
             f"step {bad + 1}",
             f"{self.guard.what} not finite (epoch {epoch + 1}, method {self.settings.method.label()}{ratio}, "
-            f"lr {self.state.lr(bad):.4g}, images {images}, …); weights as of step {bad}, last good file: {saved}",
+            f"lr {self.state.lr(bad):.4g}, images {first}, …); weights as of step {bad}, last good file: {saved}",
             hint="Lower --lr",
         )
 
@@ -284,6 +332,7 @@ class Training:
         return {
             "settings": options.flat(self.settings),
             "id": self.run.id,
+            "epoch": self.state.step // self.steps,
             "data": self.fingerprint(),
             "machine": self.machine.describe(),
             **self.state.content(),
@@ -301,6 +350,7 @@ class Training:
             "mean": [float(v) for v in source.mean],
             "std": [float(v) for v in source.std],
             "digest": source.digest,
+            **({} if source.unlabelled is None else {"unlabelled": sources.digest(source.unlabelled)}),
         }
 
     def restore(self, path: Path) -> None:
@@ -312,7 +362,8 @@ class Training:
         for key, value in self.fingerprint().items():
             recorded = content["data"].get(key)
             if recorded != value:
-                kind, what = ("data_corrupt", "pixel digest") if key == "digest" else ("mismatch", key)
+                digests = {"digest": "pixel digest", "unlabelled": "digest of the unlabelled pixels"}
+                kind, what = ("data_corrupt", digests[key]) if key in digests else ("mismatch", key)
                 problem = f"{what} differs from the run's"
                 raise UserError(kind, self.settings.dataset, problem, got=value, expected=str(recorded))
         try:
@@ -323,6 +374,12 @@ class Training:
         threads = content["machine"].get("threads")
         if threads != self.machine.threads:
             self.reporter.warn("--threads", f"the run had {threads}; its bits repeat only with as many")
+
+    def _unlabelled_told(self) -> dict[str, Any]:
+        """How many images were used without labels, and which."""
+        if self.source.unlabelled is None or self.needs.unlabelled is None:
+            return {}
+        return {"unlabelled_images": len(self.source.unlabelled), "unlabelled": self.needs.unlabelled.which}
 
     def _result(self) -> dict[str, Any]:
         """What result.json says: the last epoch's scores, the median of the last ten beside them.
@@ -341,6 +398,7 @@ class Training:
             "test_images": last["test"]["images"],
             "test_digest": self.test_digest,
             "train_images": len(self.source.train),
+            **self._unlabelled_told(),
             "train_digest": self.source.digest,
             "early_spread": self.state.early_spread(),
             "epochs": self.epochs,

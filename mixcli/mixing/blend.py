@@ -9,7 +9,10 @@ literature's question (arXiv 2210.16413) comes without a formula that could be r
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import torch
 
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
@@ -30,6 +33,20 @@ def masks(settings: Blend, share: np.ndarray, size: tuple[int, int], random: Ran
     """The share itself, for every pixel; see `Masks`."""
     (keep,) = random.carry(share.astype(np.float32).reshape(-1, 1, 1, 1))
     return Masks(keep, share, "any" if np.float32(share.max()) == 1 else "partial")
+
+
+def folded(mix: Mix) -> Mix:
+    """The same Mix with its largest share on the image itself, exchanged with the image's own; constant weights only.
+
+    With two points that is max(lambda, 1 - lambda). A rule of its own of some methods, never of MixUp.
+    """
+    if mix.weight is None:
+        assert mix.keep is not None and mix.drawn is not None
+        keep, drawn = torch.maximum(mix.keep, 1 - mix.keep), torch.maximum(mix.drawn, 1 - mix.drawn)
+        return replace(mix, keep=keep, drawn=drawn, form="any")
+    largest, at = mix.weight.max(dim=0, keepdim=True)
+    weight = mix.weight.scatter(0, at, mix.weight[:1])
+    return replace(mix, weight=torch.cat([largest, weight[1:]]), drawn=largest[0].flatten().double())
 
 
 def _many(settings: Blend, context: Context, random: Random) -> Mix:

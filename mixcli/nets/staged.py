@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mixcli.errors import UserError, nearest
+from mixcli.nets.whitening import Whitening
 from mixcli.sampling import Random
 from mixcli.settings import NETS
 
@@ -55,23 +56,41 @@ class StagedNet(nn.Module):
     @contextmanager
     def frozen_batchnorm(self) -> Iterator[None]:
         """Inside, BatchNorm uses its running statistics and does not move them; scale and shift still get gradients."""
+        with self._norms_with("training", False):
+            yield
+
+    @contextmanager
+    def still_batchnorm(self) -> Iterator[None]:
+        """Inside, BatchNorm uses the statistics of the batch, as in training, and does not move its running ones."""
+        with self._norms_with("track_running_stats", False):
+            yield
+
+    @contextmanager
+    def _norms_with(self, name: str, value: bool) -> Iterator[None]:
         norms = [m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        before = [norm.training for norm in norms]
+        before = [getattr(norm, name) for norm in norms]
         for norm in norms:
-            norm.training = False
+            setattr(norm, name, value)
         try:
             yield
         finally:
-            for norm, training in zip(norms, before, strict=True):
-                norm.training = training
+            for norm, held in zip(norms, before, strict=True):
+                setattr(norm, name, held)
 
     def sizes(self, channels: int, height: int, width: int) -> dict[str, tuple[int, int] | None]:
-        """(H, W) of every stage's output for images of this shape, `input` included, from shapes alone."""
+        """(H, W) of every stage's output for images of this shape, `input` included, from shapes alone.
+
+        Raises UserError for images that are too small.
+        """
         with torch.device("meta"), torch.no_grad():
             x = torch.empty(2, channels, height, width)
             found: dict[str, tuple[int, int] | None] = {"input": (height, width)}
             for name, stage in self.stages.items():
-                x = torch.func.functional_call(stage, _on_meta(stage), (x,))
+                try:
+                    x = torch.func.functional_call(stage, _on_meta(stage), (x,))
+                except RuntimeError as error:
+                    problem = f"images of {height}x{width} pixels are too small for it"
+                    raise UserError("config", "net", problem) from error
                 found[name] = (x.shape[2], x.shape[3]) if x.ndim == 4 else None
         return found
 
@@ -82,10 +101,18 @@ def _on_meta(module: nn.Module) -> dict[str, Tensor]:
     return {name: torch.empty_like(value, device="meta") for name, value in tensors}
 
 
-def build(name: str, channels: int, classes: int, width: int | None, random: Random) -> StagedNet:
+def build(
+    name: str,
+    channels: int,
+    classes: int,
+    width: int | None,
+    random: Random,
+    whitened: tuple[int, int] | None = None,
+) -> StagedNet:
     """The named net, its weights drawn from `random` alone: the global generator is left as it was.
 
-    width  channels of the first stage; None for the net's own
+    width     channels of the first stage; None for the net's own
+    whitened  (H, W) of the images, whose ZCA, not fitted yet, opens the first stage; None for none
     Raises UserError for an unknown name.
     """
     if name not in NETS:
@@ -93,4 +120,8 @@ def build(name: str, channels: int, classes: int, width: int | None, random: Ran
     make: Callable[..., StagedNet] = import_module(NETS[name][0]).BUILDERS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.key & (2**63 - 1))
-        return make(channels, classes, **({} if width is None else {"width": width}))
+        net = make(channels, classes, **({} if width is None else {"width": width}))
+    if whitened is not None:
+        first = next(iter(net.stages))
+        net.stages[first] = nn.Sequential(Whitening((channels, *whitened)), net.stages[first])
+    return net

@@ -38,7 +38,9 @@ def training(result: Mapping[str, Any]) -> RenderableType:
     """The end of a training run, from its result."""
     get = result.get
     table = _facts(f"{get('method')} on {get('dataset')}")
-    _row(table, "data", f"{get('dataset')}, {_count(get('train_images'))} training images")
+    beside = f" with labels, {_count(get('unlabelled_images'))} without" if "unlabelled" in result else ""
+    which = f" ({get('unlabelled')})" if beside else ""
+    _row(table, "data", f"{get('dataset')}, {_count(get('train_images'))} training images{beside}{which}")
     _row(table, "net", f"{get('net')}, {_count(get('parameters'))} parameters, {get('precision')}")
     steps = f" ({_count(get('steps'))} steps)" if get("steps") else ""
     _row(table, "training", f"{get('epochs')} epochs{steps}, seed {get('seed')}, {_seconds(get('seconds'))}")
@@ -67,8 +69,8 @@ def training(result: Mapping[str, Any]) -> RenderableType:
 def plan(document: Mapping[str, Any], toml: str) -> RenderableType:
     """What `--dry-run` would start."""
     table = _facts("plan, nothing was started")
-    for key in ("run", "state", "resume_from", "dataset", "images", "test_images", "classes", "batch",
-                "steps_per_epoch", "epochs", "steps"):  # fmt: skip
+    for key in ("run", "state", "resume_from", "dataset", "images", "unlabelled_images", "test_images", "classes",
+                "batch", "unlabelled_batch", "steps_per_epoch", "epochs", "steps"):  # fmt: skip
         if document.get(key) is not None:
             value = document[key]
             _row(table, key.replace("_", " "), _count(value) if isinstance(value, int) else str(value))

@@ -18,7 +18,7 @@ from mixcli import options, runs
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.runs import Run
-from mixcli.settings import kept_epochs, training_images
+from mixcli.settings import epoch_steps, kept_epochs
 from mixcli.studies.design import Cell, Design
 
 ASSUMED_SD = 0.4  # points, over runs, where nothing was measured: what CIFAR-100 studies report
@@ -110,8 +110,8 @@ def _size(run: Run) -> int:
 def steps(cell: Cell) -> int:
     """Updates of a cell."""
     train = cell.job.settings
-    assert train.batch is not None and train.epochs is not None
-    return training_images(train, cell.job.facts) // train.batch * train.epochs
+    assert train.epochs is not None
+    return epoch_steps(train, cell.job.facts) * train.epochs
 
 
 def measured(cell: Cell, device: str) -> tuple[float, int]:

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 
-from mixcli.data import cifar, npz, sources
+from mixcli.data import cifar, npz, sources, svhn
 from mixcli.errors import UserError
 from mixcli.settings import Train, complete
 
@@ -490,6 +491,56 @@ def test_the_published_sums_are_torchvisions():
 
 
 # Equal pixels
+
+
+@pytest.fixture
+def house_numbers(tmp_path, monkeypatch):
+    """A small SVHN in the official files, whose sums are taken for the published ones."""
+    folder = tmp_path / "svhn"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    pixels = {file: rng.integers(0, 256, (32, 32, 3, 20), dtype=np.uint8) for file in (svhn.TRAIN, svhn.TEST)}
+
+    def write(file, **content):
+        scipy.io.savemat(folder / file, content)
+        monkeypatch.setitem(svhn.SUMS, file, hashlib.md5((folder / file).read_bytes()).hexdigest())
+
+    labels = np.arange(20, dtype=np.uint8)[:, None] % 10 + 1  # 1 .. 10, of which ten is the digit 0
+    for file, x in pixels.items():
+        write(file, X=x, y=labels)
+    return folder, pixels, write
+
+
+def test_svhn_is_read_from_its_official_files_and_its_label_ten_is_zero(house_numbers):
+    folder, pixels, _ = house_numbers
+    source = load("svhn", data_dir=str(folder.parent))
+    assert source.facts.identity == "svhn" and source.classes == tuple("0123456789")
+    assert source.train.labels.tolist() == [k % 10 for k in range(1, 21)]
+    assert np.array_equal(source.train.images[3], pixels[svhn.TRAIN][:, :, :, 3])
+    assert source.train.images.flags.c_contiguous and len(source.test) == 20
+    assert source.mean[0] == pytest.approx(pixels[svhn.TRAIN][:, :, 0].mean() / 255)
+
+
+def test_the_sums_of_svhn_are_the_published_ones():
+    from torchvision.datasets import SVHN
+
+    assert {SVHN.split_list[part][1]: SVHN.split_list[part][2] for part in ("train", "test")} == svhn.SUMS
+
+
+def test_a_damaged_or_missing_file_of_svhn_is_told(house_numbers):
+    folder, _, write = house_numbers
+    write(svhn.TEST, X=np.zeros((4, 4), np.uint8), y=np.zeros((2, 1), np.uint8))
+    assert "not SVHN's cropped digits" in str(refused("svhn", data_dir=str(folder.parent)))
+    (folder / svhn.TEST).write_bytes(b"MATLAB 5.0")
+    error = refused("svhn", data_dir=str(folder.parent))
+    assert error.kind == "data_corrupt" and "not the published file" in str(error)
+    (folder / svhn.TRAIN).unlink()
+    assert refused("svhn", data_dir=str(folder.parent)).kind == "data_missing"
+
+
+def test_svhn_is_not_mirrored_by_default():
+    facts = sources.SVHN
+    assert complete(Train(dataset="svhn"), facts).flip is False and complete(Train(dataset="cifar10"), facts).flip
 
 
 PACKED = Path(__file__).parents[3] / "shared" / "data" / "cifar100" / "test.npz"

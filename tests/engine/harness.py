@@ -11,10 +11,10 @@ from mixcli import options
 from mixcli.data import sources
 from mixcli.engine import device
 from mixcli.engine.stopping import Stop
-from mixcli.engine.training import Training
+from mixcli.engine.training import Training, loaded
 from mixcli.errors import UserError
 from mixcli.runs import Run, name
-from mixcli.settings import Method, NoMixing, Train, complete
+from mixcli.settings import Method, NoMixing, SemiSupervised, Train, complete
 
 STEPS, EPOCHS = 6, 4  # per epoch; 24 in all
 
@@ -42,6 +42,8 @@ class Quiet:
 
 def settings(method: Method | None = None, **changes: Any) -> Train:
     base = {"per_class": 12, "batch": 20, "epochs": EPOCHS, "width": 4, "method": method or NoMixing(), "threads": 1}
+    if isinstance(method, SemiSupervised):  # two passes over half of the labels
+        base |= {"labels": 60, "epoch_steps": STEPS}
     train = Train(**{**base, **changes})
     return complete(train, sources.look(train))
 
@@ -52,7 +54,7 @@ def training(root: Path, train: Train, stop_at: int | None = None) -> Training:
     run.open()
     run.begin(options.to_toml(train))
     stop = Stop()
-    return Training(train, sources.load(train), run, Quiet(stop, stop_at), device.prepare(train), stop)
+    return Training(train, loaded(train), run, Quiet(stop, stop_at), device.prepare(train), stop)
 
 
 def run_through(root: Path, train: Train) -> Training:

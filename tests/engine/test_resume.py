@@ -42,6 +42,13 @@ def test_every_method_resumes_in_the_middle_of_an_epoch(tmp_path, method):
     assert harness.same_bits(one, harness.run_cut(tmp_path / "two", train, 9))
 
 
+def test_adamw_at_a_constant_rate_resumes(tmp_path):
+    train = harness.settings(epochs=2, optimizer="adamw", lr=0.002, schedule="constant")
+    one = harness.run_through(tmp_path / "one", train)
+    assert harness.same_bits(one, harness.run_cut(tmp_path / "two", train, 9))
+    assert [row["lr"] for row in one.run.rows()] == [0.002, 0.002]
+
+
 def reset_momentum(training):
     training.state.optimizer.state.clear()
 

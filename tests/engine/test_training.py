@@ -52,14 +52,20 @@ def test_a_row_logs_the_rate_that_its_last_update_used(tmp_path):
     assert [row["lr"] for row in made.run.rows()] == pytest.approx([0.1, 0.05])
 
 
+def test_a_cosine_may_end_after_training_does(tmp_path):
+    made = harness.run_through(tmp_path, harness.settings(epochs=2, schedule="cosine", lr=0.1, schedule_epochs=4))
+    expected = [0.1, 0.05 * (1 + 0.5**0.5)]
+    assert [row["lr"] for row in made.run.rows()] == pytest.approx(expected)
+
+
 def test_ema_is_the_running_average_it_claims_to_be(tmp_path):
     made = harness.training(tmp_path, harness.settings(ema=0.8, epochs=1))
     average = None
     original = made.step
 
-    def step(rows, added):
+    def step(images):
         nonlocal average
-        original(rows, added)
+        original(images)
         now = made.state.net.head.weight.detach().clone()
         average = now if average is None else 0.8 * average + 0.2 * now
 

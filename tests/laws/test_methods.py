@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mixcli.engine.learner import Learner
 from mixcli.mix import implementation
 from mixcli.sampling import Random
 from tests import fakes
@@ -19,7 +18,7 @@ each_method = pytest.mark.parametrize("settings", fakes.METHOD_CASES, ids=fakes.
 
 def planned(settings, step: int = 0, added: int = 2):
     context = fakes.context()
-    context = type(context)(context.size, context.labels, context.classes, added, context.stages)
+    context = replace(context, added=added)
     return implementation(settings).plan(settings, context, Random(0, "mix", step))
 
 
@@ -29,18 +28,20 @@ def moved(value, to):
         return to(value)
     if isinstance(value, dict):
         return {key: moved(inner, to) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return tuple(moved(inner, to) for inner in value)
     if is_dataclass(value) and not isinstance(value, type):
         return type(value)(**{f.name: moved(getattr(value, f.name), to) for f in fields(value)})
     return value
 
 
 def gradients(learner):
-    return [p.grad for p in learner.parameters()]
+    return [p.grad for p in learner.parameters() if p.requires_grad]
 
 
 @each_method
 def test_the_loss_of_one_plan_has_the_same_bits_twice_and_draws_nothing(settings):
-    learner, batch, plan = Learner(fakes.net(), settings), fakes.batch(settings), planned(settings)
+    learner, batch, plan = fakes.learner(settings), fakes.batch(settings), planned(settings)
     state, generator = copy.deepcopy(learner.state_dict()), torch.get_rng_state()
     one = learner(batch, plan)
     learner.load_state_dict(state)
@@ -51,14 +52,14 @@ def test_the_loss_of_one_plan_has_the_same_bits_twice_and_draws_nothing(settings
 
 @each_method
 def test_parts_are_detached_scalars_and_loss_is_the_total(settings):
-    losses = Learner(fakes.net(), settings)(fakes.batch(settings), planned(settings))
+    losses = fakes.learner(settings)(fakes.batch(settings), planned(settings))
     assert all(not part.requires_grad and part.ndim == 0 for part in losses.parts.values())
     assert torch.equal(losses.parts["loss"], losses.total.detach())
 
 
 @each_method
 def test_the_gradient_reaches_the_stem(settings):
-    learner = Learner(fakes.net(), settings)
+    learner = fakes.learner(settings)
     learner(fakes.batch(settings), planned(settings)).total.backward()
     assert learner.net.stages["stem"][0].weight.grad.abs().max() > 0
     assert all(g is not None and g.isfinite().all() for g in gradients(learner))
@@ -69,13 +70,13 @@ def test_a_batch_of_one_and_of_one_class_are_finite(settings):
     context = fakes.context(1)
     plan = implementation(settings).plan(settings, context, Random(0, "mix"))
     net = fakes.net().eval()  # BatchNorm refuses one value per channel in train mode, whatever the method
-    assert Learner(net, settings)(fakes.batch(settings, 1), plan).total.isfinite()
+    assert fakes.learner(settings, net)(fakes.batch(settings, 1), plan).total.isfinite()
 
 
 @each_method
 def test_the_step_is_captured_whole(settings):
     torch._dynamo.reset()
-    eager, other = Learner(fakes.net(), settings), Learner(fakes.net(), settings)
+    eager, other = fakes.learner(settings), fakes.learner(settings)
     compiled = torch.compile(other, fullgraph=True, backend="aot_eager")
     batch, plan = fakes.batch(settings), planned(settings)
     one, two = eager(batch, plan), compiled(batch, plan)
@@ -88,7 +89,7 @@ def test_the_step_is_captured_whole(settings):
 @each_method
 def test_sync_law_forward_with_fake_cuda_tensors(settings):
     """A host sync (`item`, `nonzero`, a data-dependent shape or branch) raises on fake tensors."""
-    learner, batch, plan = Learner(fakes.net(), settings), fakes.batch(settings), planned(settings)
+    learner, batch, plan = fakes.learner(settings), fakes.batch(settings), planned(settings)
     mode = FakeTensorMode()
 
     def fake(tensor):
@@ -103,7 +104,7 @@ def test_sync_law_forward_with_fake_cuda_tensors(settings):
 
 @each_method
 def test_sync_law_forward_and_backward_on_meta(settings):
-    learner = Learner(fakes.net(), settings).to("meta")
+    learner = fakes.learner(settings).to("meta")
     batch, plan = (moved(value, lambda t: t.to("meta")) for value in (fakes.batch(settings), planned(settings)))
     learner(batch, plan).total.backward()
     assert all(g.device.type == "meta" for g in gradients(learner))
@@ -116,6 +117,6 @@ def test_the_sync_law_catches_a_sync():
 
 @each_method
 def test_a_learner_can_be_copied_deeply(settings):
-    learner = Learner(fakes.net(), settings)
+    learner = fakes.learner(settings)
     twin = copy.deepcopy(learner)
     assert twin.net is not learner.net and twin.loss is learner.loss

@@ -7,6 +7,7 @@ from torchvision.models import resnet18 as torchvision_resnet18
 
 from mixcli.errors import UserError
 from mixcli.nets.staged import build
+from mixcli.nets.whitening import Whitening
 from mixcli.sampling import Random
 from mixcli.settings import NETS
 
@@ -33,7 +34,7 @@ def test_features_from_any_stage_to_any_later_one_compose(name):
 @each_net
 def test_sizes_are_those_of_a_real_forward(name):
     model = net(name).eval()
-    for size in [(16, 16), (9, 13), (8, 8)]:
+    for size in [(16, 16), (13, 17)] + [(9, 13), (8, 8)] * (name != "cnn-13"):
         found = model.sizes(3, *size)
         assert list(found) == ["input", *model.stages]
         for stage, expected in found.items():
@@ -72,7 +73,13 @@ def test_resnet18_equals_torchvisions_with_the_stem_exchanged():
 
 @pytest.mark.parametrize(
     ("name", "channels", "classes", "count"),
-    [("small", 1, 10, 77_754), ("resnet18", 3, 100, 11_220_132), ("preact-resnet18", 3, 100, 11_218_340)],
+    [
+        ("small", 1, 10, 77_754),
+        ("resnet18", 3, 100, 11_220_132),
+        ("preact-resnet18", 3, 100, 11_218_340),
+        ("wrn-28-2", 3, 10, 1_467_610),
+        ("cnn-13", 3, 10, 3_121_802),
+    ],
 )
 def test_parameter_counts(name, channels, classes, count):
     model = build(name, channels, classes, None, Random(0, "init"))
@@ -88,12 +95,51 @@ def test_the_preactivation_net_pools_after_its_closing_norm():
 @each_net
 def test_frozen_batchnorm_neither_reads_nor_moves_batch_statistics(name):
     model, x = net(name).train(), torch.randn(4, 3, 16, 16)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
     state = {k: v.clone() for k, v in model.state_dict().items()}
     with model.frozen_batchnorm():
         frozen = model.features(x)
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     assert all(m.training for m in model.modules())
     assert torch.equal(frozen, model.eval().features(x))
+
+
+def test_images_that_are_too_small_are_told():
+    with pytest.raises(UserError, match="images of 8x8 pixels are too small"):
+        net("cnn-13").sizes(3, 8, 8)
+
+
+def test_whitening_decorrelates_and_commutes_with_mixing():
+    rng = torch.Generator().manual_seed(0)
+    spread = torch.randn(48, 48, generator=rng) / 7 + torch.eye(48)
+    images = (torch.randn(600, 48, generator=rng) @ spread + 3).view(600, 3, 4, 4)
+    layer = Whitening((3, 4, 4))
+    layer.fit([images[:250], images[250:]])
+    rows = layer(images).flatten(1)
+    assert torch.allclose(rows.mean(0), torch.zeros(48), atol=1e-4)
+    assert torch.allclose(rows.T @ rows / 600, torch.eye(48), atol=5e-3)
+    assert torch.equal(layer.matrix, layer.matrix.T)
+    blend = layer(0.3 * images[:5] + 0.7 * images[5:10])
+    assert torch.allclose(blend, 0.3 * layer(images[:5]) + 0.7 * layer(images[5:10]), atol=1e-4)
+
+
+def test_a_whitened_net_is_the_net_after_the_layer():
+    plain = net("small").eval()
+    whitened = build("small", 3, 5, 4, Random(0, "init"), whitened=(8, 8)).eval()
+    layer, x = whitened.stages["stem"][0], torch.randn(9, 3, 8, 8)
+    layer.fit([x])
+    assert torch.equal(whitened(x), plain(layer(x))) and whitened.sizes(3, 8, 8) == plain.sizes(3, 8, 8)
+
+
+def test_still_batchnorm_uses_batch_statistics_and_moves_nothing():
+    model, x = net("small").train(), torch.randn(4, 3, 8, 8)
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    with model.still_batchnorm():
+        still = model(x)
+    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert torch.equal(still, model(x)) and not torch.equal(model.stages["stem"][1].running_mean, torch.zeros(4))
 
 
 def test_an_unknown_net_names_the_nearest():

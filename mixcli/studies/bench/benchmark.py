@@ -116,7 +116,7 @@ def _batched_seconds(resident: Resident, batch: int) -> float:
     start = time.process_time()
     order = epoch(resident.labels, batch, 0, Random(0, "order"))
     for k in range(len(order)):
-        rows, _ = order.step(k)
+        rows = order.step(k).rows
         resident.view(torch.from_numpy(rows), 1.0, Random(0, "augment", k))
     return time.process_time() - start
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +32,7 @@ from mixcli.engine import device as devices
 from mixcli.engine.stopping import Stop
 from mixcli.engine.training import Training
 from mixcli.errors import UserError, nearest
-from mixcli.mix import Batch
+from mixcli.mix import Batch, implementation
 from mixcli.runs import Run
 from mixcli.sampling import Random
 from mixcli.settings import METHODS, Facts, Method, Mixing, NoMixing, Train, complete
@@ -125,7 +125,12 @@ class Silent:
 
 
 def _training(method: Method, base: dict[str, Any], source: Source) -> Training:
-    """A run about to make its first step, whose folder is never made."""
+    """A run about to make its first step, whose folder is never made; of two halves, where one needs no labels."""
+    if implementation(method).needs(method).unlabelled is not None:
+        labels = max(1, source.facts.images // 2 // source.facts.classes) * source.facts.classes
+        halves = np.split(np.arange(source.facts.images), [labels])
+        source = replace(source, train=source.train.take(halves[0]), unlabelled=source.train.take(halves[1]))
+        base = {**base, "labels": labels}
     train = complete(Train.model_validate({**base, "method": method}), source.facts)
     training = Training(train, source, Run(Path("bench")), Silent(), devices.prepare(train), Stop())
     training.state.net.train()
@@ -136,7 +141,7 @@ def _warm_up(benches: list[Bench], rounds: int, seconds: float, clock: Clock) ->
     """Steps each method once, unless the first, plain step tells that this would take too long; says which it was."""
     first = benches[0]
     order = first.training.order(0)
-    first.training.batch(order.step(0)[0])  # the data set goes to its device
+    first.training.batch(order.step(0))  # the data set goes to its device
     start = clock()
     made_step(first.training, order, clock)
     cost = clock() - start
@@ -177,7 +182,7 @@ class Bench:
         if self.steps and training.machine.device.type == "cuda":
             start = clock()
             for _ in range(self.steps):  # the loop's own step: `made_step` mixes once more
-                training.step(*order.step(training.state.step % training.steps))
+                training.step(order.step(training.state.step % training.steps))
             mean["unbroken"] = (clock() - start) / self.steps + layout
         self.turns.append(mean)
 
@@ -209,7 +214,7 @@ def stepping(training: Training) -> Iterator[None]:
     while True:
         order = training.order(training.state.step // training.steps)
         for k in range(training.state.step % training.steps, training.steps):
-            training.step(*order.step(k))
+            training.step(order.step(k))
             yield
 
 
@@ -219,10 +224,10 @@ def made_step(training: Training, order: Order, clock: Clock) -> dict[str, float
     Left out is only the seed of dropout, which no net here has; `mix` is done once more, after the step.
     """
     at = [clock()]
-    rows, added = order.step(training.state.step % training.steps)
-    batch = training.batch(rows)
+    images = order.step(training.state.step % training.steps)
+    batch = training.batch(images)
     at.append(clock())
-    plan = training.plan(rows, added)
+    plan = training.plan(images)
     at.append(clock())
     with training.machine.autocast():
         losses = training.forward(batch, plan)
@@ -233,7 +238,7 @@ def made_step(training: Training, order: Order, clock: Clock) -> dict[str, float
     state = training.state
     if training.guard.watch(state.step, losses.total, state.net.parameters(), state.optimizer):
         training.guard.first_bad()
-    state.update(losses, len(rows))
+    state.update(losses, len(images.rows) + len(images.unlabelled))
     at.append(clock())
     parts = dict(zip(PARTS, np.diff(at).tolist(), strict=True))
     return {**parts, "mix": _mixed(training.settings.method, batch, plan, clock)}
@@ -242,10 +247,10 @@ def made_step(training: Training, order: Order, clock: Clock) -> dict[str, float
 def made_batch(training: Training, order: Order, clock: Clock) -> dict[str, float]:
     """What of the next step happens before the net, in seconds; the step is passed over."""
     start = clock()
-    rows, added = order.step(training.state.step % training.steps)
-    batch = training.batch(rows)
+    images = order.step(training.state.step % training.steps)
+    batch = training.batch(images)
     data = clock()
-    plan = training.plan(rows, added)
+    plan = training.plan(images)
     drawn = clock()
     training.state.step += 1
     mix = _mixed(training.settings.method, batch, plan, clock)
