@@ -139,7 +139,7 @@ def load(train: Train, unlabelled: Literal["rest", "all"] | None = None) -> Sour
         kept = _per_class(kept, train.per_class, classes, Random(train.split_seed, "per-class"))
     beside = kept if unlabelled == "all" else None
     if train.labels is not None:
-        chosen = _rank(kept.labels, Random(train.split_seed, "labels")) < train.labels // len(classes)
+        chosen = rank(kept.labels, Random(train.split_seed, "labels")) < train.labels // len(classes)
         beside = kept.take(~chosen) if unlabelled == "rest" else beside
         kept = kept.take(chosen)
         _refuse_unbalanced(kept, train.labels, classes)

@@ -33,7 +33,7 @@ from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.mix import Batch, Context, implementation
 from mixcli.nets.staged import build
-from mixcli.nets.whitening import Whitening
+from mixcli.nets.whitening import whitenings
 from mixcli.runs import Run
 from mixcli.sampling import Random
 from mixcli.settings import Train, epoch_steps, kept_epochs, unlabelled_batch
@@ -147,7 +147,7 @@ class Training:
     def _fit_whitening(self) -> None:
         """Fits the net's whitening, where it has one, to the images trained on, and gives the averaged net the same."""
         nets = [net for net in (self.state.net, self.state.ema) if net is not None]
-        layers = [module for net in nets for module in net.modules() if isinstance(module, Whitening)]
+        layers = [layer for net in nets for layer in whitenings(net)]
         if not layers:
             return
         which = None if self.needs.unlabelled is None else self.needs.unlabelled.which

@@ -48,3 +48,8 @@ class Whitening(nn.Module):
         scale = (variances.clamp(min=0) + FLOOR).rsqrt()
         self.mean.copy_(mean)
         self.matrix.copy_((directions * scale) @ directions.T)
+
+
+def whitenings(net: nn.Module) -> list[Whitening]:
+    """The whitening layers of a net, in one order for all nets of one architecture."""
+    return [module for module in net.modules() if isinstance(module, Whitening)]

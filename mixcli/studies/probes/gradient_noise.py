@@ -209,7 +209,7 @@ class Steps:
         found: list[tuple[np.ndarray, int]] = []
         for epoch in range(count):
             made = order.epoch(self.train.labels, self.batch_size, self.supplement, self.random("order", epoch))
-            found += [made.step(k) for k in range(len(made) // 2 * 2 or len(made))]
+            found += [made.step(k)[:2] for k in range(len(made) // 2 * 2 or len(made))]
             if len(found) >= count:
                 break
         return found[:count]
