@@ -168,7 +168,16 @@ def test_folding_gives_the_largest_share_to_the_image_itself_and_keeps_the_rest(
     assert torch.allclose(blend.folded(mix).drawn.float(), after[0], atol=1e-6)
 
 
-def test_no_logits_are_changed_by_labels_that_are_not_there():
+@pytest.mark.parametrize("points", [2, 4])
+def test_fold_gives_both_mixes_their_largest_share_first_and_none_leaves_them(points):
+    folded = planned(ICT(points=points, fold="max", per="sample"))
+    plain = planned(ICT(points=points, per="sample"))
+    for one, other in ((folded.mix, plain.mix), (folded.unlabelled, plain.unlabelled)):
+        assert torch.equal(one.ratio[0], other.ratio.max(0).values)
+        assert (other.ratio[0] < other.ratio.max(0).values).any()
+
+
+def test_unlabelled_images_are_not_paired_by_labels_that_are_not_there():
     """A Context of unlabelled images knows no label, so a draw that asks for one raises."""
     assert fakes.context().of(6).labels is None
     with pytest.raises(UserError, match="needs labels"):
