@@ -61,8 +61,8 @@ BENCHES: dict[str, tuple[str, dict[str, str]]] = {  # where, and the columns of 
     ),
     "corruptions": (
         "mixcli.studies.bench.corruption_cost",
-        {"corruption": "corruption", "us": "ours", "loop_us": "loop", "times": "times", "goal": "goal",
-         "loop_images": "images of the loop"},
+        {"corruption": "corruption", "us": "ours", "loop_us": "loop", "times": "times", "times_direct": "no PNG",
+         "goal": "goal", "loop_images": "loop images"},
     ),
     "false-positives": (
         "mixcli.studies.bench.false_positives",

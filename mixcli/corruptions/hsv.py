@@ -9,6 +9,8 @@ snapped, up to 15 % of the bytes of a severity differ from the published ones; l
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,42 @@ def merged(hue: Tensor, saturation: Tensor, value: Tensor) -> Tensor:
         rest = torch.where((sector == between[0]) | (sector == between[1]), middle, bottom)
         channels.append(torch.where((sector == high[0]) | (sector == high[1]), top, rest))
     return torch.stack(channels, 3)
+
+
+def lifted(images: Tensor, lift: float) -> Tensor:
+    """V' = min(V + lift, 1): (B, H, W, 3) uint8 RGB -> uint8, by `split` and `merged` or what gives the same bytes.
+
+    Each channel becomes x V' / V, which is a table over (V, x). It is right for the highest and the lowest channel, and
+    for the middle one unless its exact value is an integer: there the rounding errors of the hue decide, so such pixels
+    go the long way: 2 to 6 % of CIFAR-100's.
+    """
+    planes = images.permute(3, 0, 1, 2).contiguous()
+    red, green, blue = planes
+    top, low = torch.maximum(torch.maximum(red, green), blue), torch.minimum(torch.minimum(red, green), blue)
+    middle = red + green + blue - top - low  # wraps around twice
+    table, doubtful = _lifts(lift, images.device)
+    row = top.int() << 8
+    found = table.index_select(0, (planes.int() + row).view(-1)).view(3, -1)
+    doubt = doubtful.index_select(0, row.add_(middle).view(-1)).logical_and_((top != low).view(-1))
+    places = doubt.nonzero().squeeze(1)
+    colours = planes.view(3, -1).index_select(1, places).T[:, None, None]
+    found.index_copy_(1, places, _lifted_pixel_by_pixel(colours, lift)[:, 0, 0].T)
+    return found.view(planes.shape).permute(1, 2, 3, 0).contiguous()
+
+
+def _lifted_pixel_by_pixel(images: Tensor, lift: float) -> Tensor:
+    hue, saturation, value = split(images)
+    return merged(hue, saturation, value.add_(lift).clamp_(0, 1))
+
+
+@lru_cache(maxsize=16)
+def _lifts(lift: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """At 256 V + x, (65536,) each: x V' / V as uint8, and whether it is an integer, but 0, in exact arithmetic."""
+    value, x = (one.to(device).flatten() for one in torch.meshgrid(*[torch.arange(256)] * 2, indexing="ij"))
+    colours = torch.stack([value, x.minimum(value), x.minimum(value)], 1).to(torch.uint8)
+    table = _lifted_pixel_by_pixel(colours[:, None, None], lift)[:, 0, 0, 1].contiguous()
+    exact = x * (value + 255 * lift).clamp_max(255) / value.clamp_min(1)
+    return table, ((exact - exact.round()).abs() < 1e-6) & (x > 0)
 
 
 def cut(values: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from mixcli.corruptions.keyed import Stream
 
+HALF = 2.0**-31  # of the step of the grid of float64, grey levels
 Size = tuple[int, int, int]  # height, width, channels
 Draws = dict[str, Tensor]  # name of a draw -> tensor whose first dimension is the batch
 Parameters = Any  # one severity's number or tuple out of parameters.py
@@ -58,7 +59,7 @@ def truncated(values: Tensor, white: float = 1.0) -> Tensor:
     `white` is the value of white: 1 for numbers in [0, 1], 255 for grey levels. Rounding half up to a grid and then
     down to an integer is the floor of (value + half a step of the grid).
     """
-    half = 2.0**-31 if values.dtype == torch.float64 else 2.0**-11
+    half = HALF if values.dtype == torch.float64 else 2.0**-11
     return values.mul(255 / white).add_(half).clamp_(0, 255).to(torch.uint8)
 
 

@@ -3,7 +3,8 @@
 D. Hendrycks, T. Dietterich, "Benchmarking Neural Network Robustness to Common Corruptions and Perturbations", 2019,
 arXiv 1903.12261; fog's map after A. Fournier, D. Fussell, L. Carpenter, "Computer Rendering of Stochastic Models",
 1982. Deliberate choices: fog, frost and brightness are elementwise float64 in the published order, so they are exact
-without the snap of `pixels.truncated` and do not use it; `frost_procedural` is frost with pictures of our own making,
+without the snap of `pixels.truncated` and do not use it; snow's image and layer are added in whole parts of a grey
+level, which float32 holds exactly; `frost_procedural` is frost with pictures of our own making,
 and never goes by the name of frost; pictures too small for an image are enlarged until they hold it.
 Reproduced quirks: fog's amplitude enters each level squared, frost's sixth picture is never used.
 """
@@ -29,8 +30,7 @@ def brightness(images: Tensor, lift: float, draws: Draws) -> Tensor:
     """V' = min(V + lift, 1) of hue, saturation and value; one channel is its own V; no draws."""
     if images.shape[3] == 1:
         return hsv.cut(unit(images).add_(lift))
-    hue, saturation, value = hsv.split(images)
-    return hsv.merged(hue, saturation, value.add_(lift).clamp_(0, 1))
+    return hsv.lifted(images, lift)
 
 
 # ---- fog ----
@@ -85,7 +85,8 @@ def fractal(draws: Tensor, decay: float) -> Tensor:
 
 # ---- snow ----
 
-GREY = (0.299, 0.587, 0.114)  # weights of red, green, blue
+GREY = (299, 587, 114)  # weights of red, green, blue, in thousandths
+UNIT = 40_000  # parts of a grey level: 20 of the share kept x 1000 of the weights of grey x 2 of 1.5
 
 
 def _flakes(parameters: tuple[float, ...], size: Size, stream: Stream) -> Draws:
@@ -100,10 +101,15 @@ def snow(images: Tensor, parameters: tuple[float, ...], draws: Draws) -> Tensor:
     draws       "normal" (B, H, W) standard normal; "angle" (B,) degrees in -135 .. -45
     """
     *layer, keep = parameters
-    flakes = unit(_snowfall(draws, *layer))[..., 0]
-    planes = images.permute(3, 0, 1, 2).to(torch.float64, memory_format=torch.contiguous_format).div_(255)
-    whitened = planes * keep + torch.maximum(planes, _grey(planes) * 1.5 + 0.5) * (1 - keep)
-    return truncated(whitened + flakes + flakes.flip(1, 2)).permute(1, 2, 3, 0).contiguous()
+    kept = round(20 * keep)
+    flakes = _snowfall(draws, *layer)[..., 0].float()
+    planes = images.permute(3, 0, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+    bright = torch.maximum(planes * 2000, _grey(planes) * 3 + 255_000)
+    whitened = planes.mul_(2000 * kept).add_(bright.mul_(20 - kept))
+    total = whitened.add_((flakes + flakes.flip(1, 2)).mul_(UNIT))
+    # All are integers, exact in float32 up to white and beyond; a quotient that is rounded correctly passes no integer.
+    # Divided by a tensor, since a GPU would multiply by the reciprocal of a number.
+    return total.div_(total.new_full((), UNIT)).clamp_(0, 255).to(torch.uint8).permute(1, 2, 3, 0).contiguous()
 
 
 def _snowfall(
@@ -119,11 +125,11 @@ def _snowfall(
 
 
 def _grey(planes: Tensor) -> Tensor:
-    """(C, B, H, W) -> (B, H, W): luminance; one channel is its own."""
+    """(C, B, H, W) -> (B, H, W): 1000 times the luminance; one channel is its own."""
     if len(planes) == 1:
-        return planes[0]
+        return planes[0] * 1000
     red, green, blue = (plane * weight for plane, weight in zip(planes, GREY, strict=True))
-    return red + green + blue
+    return red.add_(green).add_(blue)
 
 
 # ---- frost ----

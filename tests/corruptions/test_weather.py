@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from mixcli.corruptions import catalogue, frost_pictures, weather
+from mixcli.corruptions import catalogue, frost_pictures, hsv, weather
 from mixcli.corruptions.parameters import PARAMETERS
 from mixcli.errors import UserError
 from tests.corruptions import cells, reference
@@ -201,6 +201,41 @@ def test_a_weather_parameter_wrong_by_a_tenth_would_be_seen():
             found = weather.CORRUPTIONS[name].apply(clean, wrong, drawn(name, severity, clean))
             distance = reference.distances(found, clean).mean() / reference.statistics(name, severity)["rmse_mean"]
             assert abs(distance - 1) > 0.02, (name, severity, distance)
+
+
+# Shortcuts: what is exact by an argument, held against the long way
+
+LIFTS = sorted({lift for column in PARAMETERS["brightness"].values() for lift in column})
+
+
+def check_lifts(colours):
+    """`colours` (n, 3) uint8."""
+    images = colours[:, None, None].contiguous()
+    for lift in LIFTS:
+        hue, saturation, value = hsv.split(images)
+        expected = hsv.merged(hue, saturation, value.add_(lift).clamp_(0, 1))
+        assert torch.equal(hsv.lifted(images, lift), expected), lift
+
+
+def test_brightness_by_table_is_the_round_trip_by_hue_for_colours_near_and_far_from_integers():
+    some = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (100_000, 3), dtype=np.uint8))
+    steps = torch.arange(0, 256, 17)  # divisors of 255, so many exact values are integers
+    check_lifts(torch.cat([some, torch.cartesian_prod(steps, steps, steps).byte(), some[:1000, :1].expand(-1, 3)]))
+
+
+@pytest.mark.stress
+def test_brightness_by_table_is_the_round_trip_by_hue_for_every_colour():
+    level = torch.arange(256, dtype=torch.uint8)
+    for red in level:
+        check_lifts(torch.cartesian_prod(red[None], level, level))
+
+
+def test_snow_counts_in_whole_units_that_float32_holds():
+    for mean, *_, keep in (severity for column in PARAMETERS["snow"].values() for severity in column):
+        kept = round(20 * keep)
+        assert 20 * keep == pytest.approx(kept, abs=1e-12), mean
+        assert 2000 * kept * 255 + (20 - kept) * (3 * sum(weather.GREY) * 255 + 255_000) < 2**24
+    assert sum(weather.GREY) == 1000 and 255 * weather.UNIT < 2**24 and 510 * weather.UNIT // 64 < 2**24
 
 
 # Frost

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from math import ceil, cos, radians, sin
 from pathlib import Path
@@ -145,15 +146,18 @@ def _angle(parameters: tuple[float, float], size: Size, rng: RandomState) -> Dra
     return {"angle": rng.uniform(-45, 45)}
 
 
-def _motion_blur(image: np.ndarray, parameters: tuple[float, float], drawn: Drawn) -> np.ndarray:
-    return _by_file(_along(_by_file(image), *parameters, drawn["angle"]))
-
-
 def _by_file(image: np.ndarray) -> np.ndarray:
     """The image through a PNG in memory."""
     file = BytesIO()
     Image.fromarray(image).save(file, "PNG")
     return np.asarray(Image.open(file))
+
+
+Hand = Callable[[np.ndarray], np.ndarray]  # how an image gets to the program that blurs it, and back
+
+
+def _motion_blur(image: np.ndarray, parameters: tuple[float, float], drawn: Drawn, hand: Hand = _by_file) -> np.ndarray:
+    return hand(_along(hand(image), *parameters, drawn["angle"]))
 
 
 def _along(image: np.ndarray, radius: float, sigma: float, angle: float) -> np.ndarray:
@@ -195,12 +199,12 @@ def _flakes(parameters: tuple[float, ...], size: Size, rng: RandomState) -> Draw
     return {"normal": rng.normal(size=size[:2]), "angle": rng.uniform(-135, -45)}
 
 
-def _snow(image: np.ndarray, parameters: tuple[float, ...], drawn: Drawn) -> np.ndarray:
+def _snow(image: np.ndarray, parameters: tuple[float, ...], drawn: Drawn, hand: Hand = _by_file) -> np.ndarray:
     mean, deviation, factor, threshold, radius, sigma, keep = parameters
     x = image / 255.0
     layer = _zoomed(drawn["normal"] * deviation + mean, factor)
     layer[layer < threshold] = 0
-    layer = _by_file(_along(_by_file(_bytes(layer)), radius, sigma, drawn["angle"]))[..., None] / 255.0
+    layer = hand(_along(hand(_bytes(layer)), radius, sigma, drawn["angle"]))[..., None] / 255.0
     grey = (x @ np.array([0.299, 0.587, 0.114]))[..., None]
     x = keep * x + (1 - keep) * np.maximum(x, grey * 1.5 + 0.5)
     return _bytes(x + layer + np.rot90(layer, 2))
@@ -412,3 +416,7 @@ LOOPS = {
     "elastic_transform": Loop(_elastic, _distortion),
     "spatter": Loop(_spatter, _drops),
 }  # frost needs a folder of pictures: `frost`
+WITHOUT_FILES = {  # the same where the blur is a function of the same program
+    "motion_blur": Loop(partial(_motion_blur, hand=np.asarray), _angle),
+    "snow": Loop(partial(_snow, hand=np.asarray), _flakes),
+}

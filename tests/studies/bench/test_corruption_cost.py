@@ -80,6 +80,25 @@ def test_every_corruption_is_measured_and_the_result_is_plain_enough_for_json(tm
     assert everything["times"] == pytest.approx(everything["loop_us"] / everything["us"])
 
 
+def test_two_loops_go_through_files_and_the_ratio_without_stands_beside_theirs(tmp_path):
+    found = corruption_cost.corruptions(["motion_blur", "snow", "fog"], str(tmp_path), images=4, rounds=2, turn=1e-4)
+    motion, snow, fog, everything, _ = found["rows"]
+    assert fog["times_direct"] is None and fog["direct_us"] == fog["loop_us"]
+    for row in (motion, snow, everything):
+        assert row["times_direct"] == pytest.approx(row["direct_us"] / row["us"]) and row["times_direct"] < row["times"]
+    assert "the loop of motion_blur and snow hands each image over as a PNG in memory" in found["unit"]
+    assert "PNG" not in corruption_cost.corruptions(["fog"], str(tmp_path), images=2, rounds=1, turn=1e-4)["unit"]
+
+
+@pytest.mark.parametrize("name", sorted(corruption_loops.WITHOUT_FILES))
+def test_files_in_between_change_no_byte(name):
+    for image in reference.scenes(4, *SIZE):
+        parameters = catalogue.parameters(name, 5, SIZE)
+        one, other = (loops[name](image, parameters, RandomState(0))
+                      for loops in (corruption_loops.LOOPS, corruption_loops.WITHOUT_FILES))  # fmt: skip
+        assert np.array_equal(one, other)
+
+
 def test_some_corruptions_alone_are_measured_and_an_unknown_one_is_refused(tmp_path):
     found = corruption_cost.corruptions(["fog", "frost"], str(tmp_path), images=4, rounds=1, turn=1e-4)
     assert [row["corruption"] for row in found["rows"][:2]] == ["frost_procedural", "fog"]
