@@ -38,7 +38,7 @@ from mixcli.sampling import Random
 from mixcli.settings import Method
 from mixcli.studies.probes.catalogue import GradientNoise
 from mixcli.studies.probes.findings import Findings
-from mixcli.studies.probes.probing import Scene
+from mixcli.studies.probes.probing import Scene, computed
 from mixcli.studies.subjects import Subject
 
 TOTAL = "total"
@@ -152,29 +152,38 @@ def undisturbed(net: StagedNet) -> Iterator[None]:
 PART, OTHER = "intra", "inter"
 FEW = 4  # batches on which the self-check of P and the share of augmentation are taken
 AUGMENTED = 16  # draws of augmentation and ratio on each of these
+FINITE = 100  # training images whose features are looked at before any gradient is taken
 PASSES = 3  # a gradient costs about as much as three forward passes
 
 
 def passes(scene: Scene, options: GradientNoise) -> int:
     """Forward passes of one image, a backward pass counted as two."""
     for subject in scene.subjects:
-        must_have_part(subject.settings.method)
+        weights_of(subject.settings.method)
     few = min(FEW, options.batches)
     each = options.batches * (options.draws + 1) + few * (options.draws * len(options.points) + AUGMENTED)
     batch = scene.main.settings.batch or 1
-    return len(scene.subjects) * PASSES * batch * (each if scene.brief else each + options.draws)
+    return len(scene.subjects) * (FINITE + PASSES * batch * (each if scene.brief else each + options.draws))
 
 
-def must_have_part(method: Method) -> None:
-    """Raises UserError: usage for a method whose loss has no part named intra."""
+def weights_of(method: Method) -> Mapping[str, float]:
+    """The named parts of a method's loss and their weights. Raises UserError: usage where none is named intra."""
     offered = getattr(implementation(method), "parts", None)
-    if offered is None or PART not in offered(method):
+    found = {} if offered is None else offered(method)
+    if PART not in found:
         raise UserError("usage", method.label(), f"this method has no random part named {PART}",
                         hint="Probe a run that blends by class, with a weight above 0")  # fmt: skip
+    return found
 
 
 def look(scene: Scene, options: GradientNoise) -> Findings:
-    """Noise, shares and cosines of every subject."""
+    """Noise, shares and cosines of every subject.
+
+    Raises UserError: usage for a method without a part named intra, diverged for features that are not finite.
+    """
+    for subject in scene.subjects:
+        weights_of(subject.settings.method)
+        computed(subject, scene.some(subject, "train", FINITE, "finite"))
     rows: list[dict[str, Any]] = []
     for subject in scene.subjects:
         with undisturbed(subject.net):
@@ -256,7 +265,7 @@ class Steps:
 def _of_subject(scene: Scene, options: GradientNoise, subject: Subject) -> Iterator[dict[str, Any]]:
     steps, cut = Steps(scene, subject), places(subject.net)
     facts = scene.facts(subject) | {"split": "train", "images": len(steps.train)}
-    weights = steps.module.parts(steps.method)
+    weights = weights_of(steps.method)
     rows = steps.rows(options.batches + options.draws)
     batches, fresh = rows[: options.batches], rows[options.batches :]
     noises, others = [], []
