@@ -349,6 +349,23 @@ def test_a_mistake_is_told_before_anything_is_computed(runs, asked, code, line):
     assert error.value.exit_code == code and line in str(error.value) and not heard.lines
 
 
+def test_equal_pixels_in_both_parts_are_counted_and_warned_of(runs, monkeypatch):
+    split = probing._split
+
+    def leaky(source, name):
+        train = split(source, "train")
+        twins = probing.Split(np.concatenate([train.images, source.test.images[:3], source.test.images[:1]]),
+                              np.append(train.labels, source.test.labels[[0, 1, 2, 0]]),
+                              np.append(train.index, [2000, 2001, 2002, 2003]))  # fmt: skip
+        return twins if name == "train" else split(source, name)
+
+    probe("geometry", run_of(runs), clean := Heard())
+    assert not clean.warnings
+    monkeypatch.setattr(probing, "_split", leaky)
+    probe("geometry", run_of(runs), heard := Heard())
+    assert heard.warnings == ["split: 3 groups of equal pixels across train and test"]
+
+
 def test_a_class_without_an_image_is_told(runs, monkeypatch):
     def without_seven(source, name):
         split = probing.sources.Split.take(source.test, source.test.labels != 7)
