@@ -16,39 +16,56 @@ from mixcli.report.probes import figures
 from mixcli.report.probes.figures import number
 from mixcli.report.probes.findings import table, text
 
-FEW = 12  # sentences that are printed whatever they say
+FEW = 15  # sentences that are printed; of more a line counts them, since the tables say as much
 CLAIM = "above"  # the verdict of a sentence that claims a difference
 
 
 def shown(found: Any) -> RenderableType:
-    """Headline numbers by arm and differences; of many sentences those that claim something; remarks."""
-    head = f"{found.study}: {found.probe}, {found.told}"
+    """Headline numbers by arm and differences, sentences where they are few, remarks."""
+    counts = {len(runs) for runs in found.values.values()}
+    each = f", {counts.pop()} runs of each arm" if len(counts) == 1 else ""
+    head = f"{found.study}: {found.probe}, {found.told}{each}"
     parts = [part for section in sections(found) for part in (table(section), Text())]
     return Group(text(head, "bold"), Text(), *parts, *map(text, sentences(found)), Text(), *map(text, found.remarks))
 
 
 def sections(found: Any) -> Iterator[Section]:
-    """Per kind of number: a row per arm, then a row per pair of arms; a column per site."""
-    for kind, names in kinds(found).items():
-        sites = [_site(name) for name in names]
-        rows = [(f"{arm} (n = {len(runs)})", *(_spread(found.runs(arm, name)) for name in names))
-                for arm, runs in found.values.items()]  # fmt: skip
-        yield Section((f"{kind}, mean ± SD", *sites), tuple(rows))
-        of = {(f"{c['a']} - {c['b']}", c["number"]): c for c in found.comparisons}
-        pairs = list(dict.fromkeys(pair for pair, name in of if name in names))
-        rows = [(pair, *(_difference(of.get((pair, name))) for name in names)) for pair in pairs]
-        p = "Holm p" if found.planned else "p"
-        yield Section((f"{kind}, difference in hundredths, {p}", *sites), tuple(rows))
+    """Numbers without a site together, a column each; of others a table per kind, a column per site."""
+    grouped = kinds(found)
+    alone = {name: name for names in grouped.values() if len(names) == 1 for name in names}
+    tables = {kind: {name: _site(name) for name in names} for kind, names in grouped.items() if len(names) > 1}
+    for title, columns in {**({"": alone} if alone else {}), **tables}.items():
+        yield _means(found, title, columns)
+        if found.comparisons:
+            yield _differences(found, columns)
+
+
+def _means(found: Any, title: str, columns: Mapping[str, str]) -> Section:
+    """A row per arm; with the SD where there is room for it."""
+    unequal = len({len(runs) for runs in found.values.values()}) > 1
+    rows = [(f"{arm} (n = {len(runs)})" if unequal else arm, *(_spread(found.runs(arm, name), not title) for name in columns))
+            for arm, runs in found.values.items()]  # fmt: skip
+    return Section((f"{title}, mean" if title else "mean ± SD", *columns.values()), tuple(rows))
+
+
+def _differences(found: Any, columns: Mapping[str, str]) -> Section:
+    """Two rows per pair of arms: the difference, and p where a sentence may rest on it; intervals are in the file."""
+    of = {(f"{c['a']} - {c['b']}", c["number"]): c for c in found.comparisons}
+    rows = []
+    for pair in dict.fromkeys(pair for pair, name in of if name in columns):
+        known = [of.get((pair, name)) for name in columns]
+        rows += [(pair, *map(_difference, known)),
+                 ("  Holm p" if found.planned else "  p", *map(_evidence, known))]  # fmt: skip
+    return Section(("difference, hundredths", *columns.values()), tuple(rows))
 
 
 def sentences(found: Any) -> Iterator[str]:
-    """All where they are few, else those that claim a difference, the others counted."""
-    rows = found.comparisons
-    told = [row for row in rows if len(rows) <= FEW or row["verdict"] == CLAIM]
-    yield from (f"{row['a']} - {row['b']}, {row['number']}: {row['sentence']}" for row in told)
-    if len(told) < len(rows):
-        silent = f"{len(rows) - len(told)} of {len(rows)} comparisons claim no difference"
-        yield f"{silent}: probe-{found.probe}-comparisons.csv"
+    """All where they are few, else how many claim a difference."""
+    rows, claims = found.comparisons, sum(row["verdict"] == CLAIM for row in found.comparisons)
+    if len(rows) > FEW:
+        yield f"{claims} of {len(rows)} comparisons claim a difference: probe-{found.probe}-comparisons.csv"
+    else:
+        yield from (f"{row['a']} - {row['b']}, {row['number']}: {row['sentence']}" for row in rows)
 
 
 def kinds(found: Any) -> dict[str, list[str]]:
@@ -63,20 +80,22 @@ def _site(name: str) -> str:
     return name.partition(".")[2] or "pooled"
 
 
-def _spread(values: Sequence[float]) -> str:
+def _spread(values: Sequence[float], sd: bool) -> str:
     if not values:
         return "-"
-    mean = statistics.fmean(values)
-    return number(mean) if len(values) < 2 else f"{number(mean)} ± {number(statistics.stdev(values))}"
+    mean = number(statistics.fmean(values))
+    return f"{mean} ± {number(statistics.stdev(values))}" if sd and len(values) > 1 else mean
 
 
 def _difference(c: Mapping[str, Any] | None) -> str:
-    """The difference, and p where a sentence may rest on it; its interval stands in the file."""
-    if c is None or math.isnan(c["difference"]):
+    return "-" if c is None or math.isnan(c["difference"]) else f"{c['difference']:+z.1f}"
+
+
+def _evidence(c: Mapping[str, Any] | None) -> str:
+    if c is None or c["verdict"] not in (CLAIM, "open", "exploratory"):
         return "-"
     p = c["p"] if c["p_holm"] is None else c["p_holm"]
-    told = c["verdict"] in (CLAIM, "open", "exploratory")
-    return f"{c['difference']:+.1f}" + (f" ({'< 0.001' if p < 0.001 else f'{p:.3f}'})" if told else "")
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 # --------------------------------------------------------------------------------------------------------------- figure

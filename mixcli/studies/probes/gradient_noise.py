@@ -346,7 +346,7 @@ def _control_row(
 
 
 def _paired(gradients: Iterable[Tensor], cut: Places, apart: list[dict[str, float]]) -> Iterator[Tensor]:
-    """The gradients themselves; of every two of them half their squared distance, an unbiased trace, goes to `apart`."""
+    """The gradients themselves; of every two half their squared distance, an unbiased trace, goes to `apart`."""
     before: Tensor | None = None
     for gradient_ in gradients:
         if before is not None:
