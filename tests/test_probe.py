@@ -92,7 +92,7 @@ def test_the_finished_runs_of_a_study_give_one_number_each_and_a_sentence_per_si
     assert main(["ablate", file, "--devices", "cpu:1", "--quiet"]) == 0
     out, _ = said(capsys, "calibration", "--study", file, "--quiet")
     text = " ".join(out.split())
-    assert "none (n = 2)" in text and "mixup, nll: pilot (n = 2):" in text and "no claim" in text
+    assert "2 runs of each arm" in text and "mixup - none, nll: pilot (n = 2):" in text and "no claim" in text
     assert "points are hundredths of the number" in text and "exploratory: the study did not plan this probe" in text
     rows = Path("studies/small/probe-calibration.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 2 * 2  # arms, seeds, numbers

@@ -97,14 +97,15 @@ def _probe_all(asked: probing.Asked, reporter: Reporter) -> Outcome:
 
 def _probe_study(name: str, tiny: bool, asked: probing.Asked, reporter: Reporter) -> Outcome:
     """The headline numbers of a study's finished runs, compared, written beside its tables and shown."""
-    from mixcli.report.probes import findings as page
+    from mixcli.report.probes import study as page
     from mixcli.studies import design
     from mixcli.studies.probes import study as probed_study
 
     found = design.read(design.Typed(name, tiny=tiny), {"runs": str(asked.runs)}, os.environ)
-    probed = probed_study.over(found, asked, reporter)
-    probed_study.write(probed, asked.out or Path("studies") / found.name)
-    return Outcome(probed.document(), lambda: page.study(probed))
+    folder = Path("studies") / found.name
+    probed = probed_study.over(found, asked, reporter, probed_study.is_planned(found, asked, folder))
+    probed_study.write(probed, asked.out or folder)
+    return Outcome(probed.document(), lambda: page.shown(probed))
 
 
 def with_options(argv: list[str]) -> Any:

@@ -442,7 +442,7 @@ def report(design: Design, kept: Kept | None, warn: Warn) -> Report:
         fields.question or design.name, planned, fields.metric, fields.select, fields.test, design.baseline,
         fields.family, design.contrasts,
         sesoi=fields.sesoi, dataset=" and ".join(datasets), images=images.pop() if len(images) == 1 else None,
-        post_hoc="" if kept is None else kept.post_hoc, follow=follow.columns(fields.follow),
+        post_hoc="" if kept is None else kept.post_hoc, follow=follow.columns(fields.follow, measured.scores),
         told=follow.told(fields.metric, measured.facts),
     )  # fmt: skip
     report = comparison.report(plan, measured.scores, missing, [*_choices_told(design), *measured.notes])

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from scipy.special import stdtrit
 
 from mixcli import options, runs
 from mixcli.engine import bits
@@ -248,10 +247,10 @@ def _row(
     n, seeds = len(points), tuple(one.seed for one in scores)
     mean, median = (float(np.mean(points)), float(np.median(points))) if n else (math.nan, math.nan)
     sd = float(np.std(points, ddof=1)) if n > 1 else math.nan
-    half = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n) if n > 1 else math.nan
+    low, high = significance.mean_interval(points)
     means = {name: _mean([one.values.get(name) for one in scores]) for name in columns}
     missing = {seed: reasons.get(seed, "not finished") for seed in plan.arms[arm] if seed not in seeds}
-    return Row(arm, seeds, tuple(points.tolist()), len(plan.arms[arm]), mean, sd, median, mean - half, mean + half,
+    return Row(arm, seeds, tuple(points.tolist()), len(plan.arms[arm]), mean, sd, median, low, high,
                means, missing, unequal.get(arm, ""))  # fmt: skip
 
 

@@ -163,7 +163,8 @@ class Design:
         return _by_seed(arms)
 
     def document(self) -> dict[str, Any]:
-        """The plan as plain values, with its digest: what is fixed before the first run."""
+        """The plan as plain values, with its digest: what is fixed before the first run. What is followed may grow
+        later, so it is outside the digest; only numbers that it named before the first run are planned ones."""
         fields = self.fields
         content = {
             "comparison": {"metric": fields.metric, "select": fields.select, "test": fields.test,
@@ -176,7 +177,8 @@ class Design:
         }  # fmt: skip
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
         digest = hashlib.sha256(canonical.encode()).hexdigest()
-        return {"format": FORMAT, "study": self.name, "question": fields.question, "digest": digest, **content}
+        return {"format": FORMAT, "study": self.name, "question": fields.question, "follow": list(fields.follow),
+                "digest": digest, **content}  # fmt: skip
 
 
 def _listed(family: str | tuple[tuple[str, str], ...]) -> str | list[list[str]]:

@@ -15,6 +15,7 @@ from typing import Protocol
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError, nearest
 from mixcli.runs import Run
+from mixcli.studies.probes.catalogue import PROBES
 from mixcli.studies.scores import Score
 
 
@@ -43,9 +44,10 @@ class Headline:
 class Follow:
     """A follow-up by the names of its parts, so that nothing is imported before it is needed.
 
-    module   offers `measure(run, device, reporter, stop)` and the function `headline`: run -> Headline, or None where
-             nothing is saved
-    columns  the headline numbers that every table shows, and their headings
+    module   offers `measure(run, names, device, reporter, stop)`, the names being those of its follow-ups that are
+             wanted, and the function `headline`: run -> Headline, or None where nothing is saved
+    columns  the headline numbers that every table shows, and their headings; one that ends in a dot goes on with the
+             name of a site, and so does its heading
     metrics  those that a study may compare, in points
     """
 
@@ -57,6 +59,7 @@ class Follow:
 
 MEANS = ("mean15", "mean14", "mean_available")  # a study takes the first that all of its runs have
 COMMON = "corruptions.mean"
+PROBED = ("linearity", "geometry", "hull", "gradient-noise")  # probes whose numbers become columns
 FOLLOWS = {
     "corruptions": Follow(
         "mixcli.studies.corruptions.follow", "corruptions",
@@ -71,6 +74,12 @@ FOLLOWS = {
          "calibration.conf_minus_acc": "conf - acc, clean", "calibration.corrupted_ece15": "ece15, corrupted",
          "calibration.corrupted_nll": "nll, corrupted"},
     ),
+    **{
+        name: Follow("mixcli.studies.probes.follow", name.replace("-", "_"),
+                     {f"{name}.{number}": f"{number.removesuffix('.')} " if number.endswith(".") else number
+                      for number in PROBES[name].headlines})
+        for name in PROBED
+    },
 }  # fmt: skip
 METRICS = {metric: name for name, one in FOLLOWS.items() for metric in one.metrics}
 
@@ -85,9 +94,13 @@ def known(names: Sequence[str], origin: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def columns(names: Sequence[str]) -> dict[str, str]:
-    """The headline numbers of these follow-ups and their headings."""
-    return {key: heading for name in names for key, heading in FOLLOWS[name].columns.items()}
+def columns(names: Sequence[str], scores: Sequence[Score]) -> dict[str, str]:
+    """The headline numbers of these follow-ups and their headings, of each site that some of the runs have."""
+    found: dict[str, str] = {}
+    for key, heading in (column for name in names for column in FOLLOWS[name].columns.items()):
+        named = [n for one in scores for n in one.values if n.startswith(key)] if key.endswith(".") else [key]
+        found |= {name: heading + name.removeprefix(key) for name in named}
+    return found
 
 
 def measure(runs: Sequence[Run], names: Sequence[str], device: str, reporter: Reporter, stop: Stop) -> None:
@@ -96,7 +109,8 @@ def measure(runs: Sequence[Run], names: Sequence[str], device: str, reporter: Re
     todo = [(module, run) for module in modules for run in runs if _lacks(module, names, run)]
     for done, (module, run) in enumerate(todo, 1):
         reporter.note(f"follow-up {done}/{len(todo)}  {run.folder.name}")
-        import_module(module).measure(run, device, reporter, stop)
+        wanted = [name for name in names if FOLLOWS[name].module == module]
+        import_module(module).measure(run, wanted, device, reporter, stop)
 
 
 def _lacks(module: str, names: Sequence[str], run: Run) -> bool:

@@ -113,6 +113,15 @@ class Comparison:
         return self.difference - half, self.difference + half
 
 
+def mean_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % t interval of the mean of (n,) values; nan for fewer than two."""
+    n = len(values)
+    if n < 2:
+        return float("nan"), float("nan")
+    half = float(stdtrit(n - 1, 0.975) * np.std(values, ddof=1)) / n**0.5
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
+
+
 def compare(a: Arm, b: Arm, test: Literal["welch", "paired"] = "welch") -> Comparison:
     """Arm `a` minus arm `b`: Welch's t test over all runs, or the paired t test over the runs that share a seed.
 

@@ -65,7 +65,7 @@ FILES = [  # what the study file holds, and how the one line begins
     ('family = "all"\n' + TINY + ARMS, "small.toml field family: names no comparisons"),
     ('family = [["none", "mixup"], ["mixup", "none"]]\n' + TINY + ARMS, "small.toml field family: names no"),
     ('family = [["none", "mix"]]\n' + TINY + ARMS, "small.toml field family: no such arm; got mix. Did"),
-    ('follow = ["linearity"]\n' + TINY + ARMS, "small.toml field follow: unknown; got linearity"),
+    ('follow = ["linearty"]\n' + TINY + ARMS, "small.toml field follow: unknown; got linearty. Did you mean linearity"),
     (TINY.replace("[0, 1]", "[]") + ARMS, "small.toml field seeds: must not be empty"),
     (TINY.replace("[0, 1]", "[1, 1]") + ARMS, "small.toml field seeds: repeated"),
     (TINY.replace("[0, 1]", "[-1]") + ARMS, "small.toml field seeds: "),

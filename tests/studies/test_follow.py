@@ -12,9 +12,11 @@ import pytest
 from mixcli.cli import main
 from mixcli.errors import UserError
 from mixcli.report import robustness
+from mixcli.report.probes import figures
 from mixcli.studies import design, follow, workers
 from mixcli.studies.corruptions import robustness as corruption_robustness
 from mixcli.studies.design import Typed
+from mixcli.studies.probes import probing
 from mixcli.studies.scores import Score
 from tests.studies.study import ARMS, TINY, Here, digests, write
 
@@ -125,6 +127,60 @@ def test_the_compared_mean_is_the_first_that_all_runs_have():
     assert common(whole, frostless | {"mean15": None}) == ("mean14", [2.0, 4.0])
     assert common(whole, {"mean15": None, "mean14": None, "mean_available": 6.0}) == ("mean_available", [3.0, 6.0])
     assert common({"mean15": None}) == (None, [None])
+
+
+@pytest.fixture
+def probed(monkeypatch):
+    """What is probed: (probe, run), each time."""
+    found, headlines = [], probing.headlines
+
+    def counted(asked, run, reporter):
+        found.append((asked.probe, run.folder.name))
+        return headlines(asked, run, reporter)
+
+    monkeypatch.setattr(probing, "headlines", counted)
+    monkeypatch.setattr(figures, "saved", lambda drawn: {"png": b"", "pdf": b""})
+    return found
+
+
+PROBES = 'follow = ["linearity", "geometry", "gradient-noise"]\n' + TINY + ARMS
+
+
+def test_a_followed_probe_is_made_once_per_run_and_its_headline_numbers_are_columns(capsys, probed):
+    write(PROBES)
+    assert main(["ablate", "small.toml", "--json", "--quiet"]) == 0
+    report = json.loads(capsys.readouterr().out)["result"]["report"]
+    assert sorted(name for name, _ in probed) == ["geometry"] * 4 + ["gradient-noise"] * 4 + ["linearity"] * 4
+    for row in rows():
+        assert 0 < float(row["linearity.dev_spread.layer1"]) < 2 and -1 < float(row["geometry.cohesion_pair"]) <= 1
+        assert "gradient-noise.share" not in row  # no run has it
+    assert report["facts"]["linearity"] == "digits, test split, 360 images"
+    assert "gradient-noise: mixup: this method has no random part named intra" in " ".join(report["notes"])
+    assert main(["ablate", "small.toml", "--quiet"]) == 0
+    assert main(["probe", "linearity", "--study", "small.toml", "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+    assert len(probed) == 12 and found["planned"]
+    assert main(["probe", "linearity", "--study", "small.toml", "--images", "100", "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])["result"]
+    assert len(probed) == 16 and not found["planned"]
+
+
+def test_a_probe_that_is_followed_later_has_columns_but_was_not_planned(capsys, probed):
+    write(TINY + ARMS)
+    assert main(["ablate", "small.toml", "--quiet"]) == 0
+    write('follow = ["geometry"]\n' + TINY + ARMS)
+    assert main(["ablate", "small.toml", "--quiet"]) == 0
+    assert all(row["geometry.cohesion_pair"] for row in rows()) and len(probed) == 4
+    capsys.readouterr()
+    assert main(["probe", "geometry", "--study", "small.toml", "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)["result"]
+    assert not found["planned"] and "exploratory" in " ".join(found["remarks"])
+
+
+def test_the_named_studies_of_synermix_follow_probes():
+    for name, followed in (("views", ("geometry", "hull", "corruptions")), ("p", ("geometry", "gradient-noise")),
+                           ("controls", ("geometry", "gradient-noise")), ("parts", ("gradient-noise",))):  # fmt: skip
+        assert design.read(Typed(f"synermix-{name}", tiny=True), {}, {}).fields.follow == followed
 
 
 def test_the_named_studies_of_robustness_follow_corruptions_and_calibration():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,9 +22,9 @@ def shown(findings: Any, folders: Sequence[str] = ()) -> RenderableType:
     """The tables of findings, remarks below them."""
     parts: list[RenderableType] = []
     for section in findings.page.sections(findings.table, findings.about):
-        parts += [_table(section), Text()]
+        parts += [table(section), Text()]
     lines = [*findings.remarks, *(f"files: {folder}" for folder in dict.fromkeys(folders))]
-    return Group(_text(findings.about["told"], "bold"), Text(), *parts, *map(_text, lines))
+    return Group(text(findings.about["told"], "bold"), Text(), *parts, *map(text, lines))
 
 
 def overview(found: Any) -> RenderableType:
@@ -37,47 +36,25 @@ def overview(found: Any) -> RenderableType:
     rows += [(name, f"left out: {why}") for name, why in found.left_out.items()]
     table = Table(box=box.HORIZONTALS, pad_edge=False, padding=(0, 1), border_style="dim", show_header=False)
     for row in rows:
-        table.add_row(*map(_text, row))
+        table.add_row(*map(text, row))
     where = [f"report: {found.folder / 'report.html'}", f"        {found.folder / 'report.md'}"] if found.found else []
-    return Group(_text(found.told, "bold"), Text(), table, Text(), *map(_text, where or ["nothing was started"]))
-
-
-def study(found: Any) -> RenderableType:
-    """Headline numbers by arm, and a sentence per comparison."""
-    parts: list[RenderableType] = [_text(f"{found.study}: {found.probe}, against {found.baseline}", "bold"), Text()]
-    kinds: dict[str, list[str]] = {}
-    for name in found.numbers:
-        kinds.setdefault(name.partition(".")[0], []).append(name)
-    for kind, names in kinds.items():
-        arms = [f"{arm} (n = {len(runs)})" for arm, runs in found.values.items()]
-        rows = [(name.partition(".")[2] or name, *(_spread([one[name] for one in runs.values()])
-                                                   for runs in found.values.values())) for name in names]  # fmt: skip
-        parts += [_table(Section((f"{kind}, mean ± SD", *arms), tuple(rows))), Text()]
-    parts += [_text(f"{row['a']}, {row['number']}: {row['sentence']}") for row in found.comparisons]
-    return Group(*parts, Text(), *map(_text, found.remarks))
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    mean = statistics.fmean(values)
-    return number(mean) if len(values) < 2 else f"{number(mean)} ± {number(statistics.stdev(values))}"
+    return Group(text(found.told, "bold"), Text(), table, Text(), *map(text, where or ["nothing was started"]))
 
 
 def planned(document: dict[str, Any]) -> RenderableType:
     """What `--dry-run` tells."""
     lines = (f"sites: {', '.join(document['sites'])}", document["cost"], "nothing was started")
-    return Group(_text(document["told"], "bold"), *map(_text, lines))
+    return Group(text(document["told"], "bold"), *map(text, lines))
 
 
-def _table(section: Section) -> Table:
+def table(section: Section) -> Table:
     table = Table(box=box.HORIZONTALS, pad_edge=False, padding=(0, 1), border_style="dim")
     for place, heading in enumerate(section.headings):
-        table.add_column(_text(heading), justify="right" if place else "left", no_wrap=bool(place))
+        table.add_column(text(heading), justify="right" if place else "left", no_wrap=bool(place))
     for row in section.rows:
-        table.add_row(*map(_text, row))
+        table.add_row(*map(text, row))
     return table
 
 
-def _text(value: str, style: str = "") -> Text:
+def text(value: str, style: str = "") -> Text:
     return Text(printable(value, limit=LONG), style=style)

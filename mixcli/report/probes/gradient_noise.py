@@ -10,6 +10,7 @@ from mixcli.report.probes import figures
 from mixcli.report.probes.figures import names, number
 
 TOTAL = "total"
+CONTROLS = {"equal": "centroid", "single": "each image alone"}
 SHARES = {"share_blends": "blends", "share_augment": "augmentation, ratio", "share_batch": "choice of batch"}
 
 
@@ -19,7 +20,10 @@ def sections(table: Any, about: Mapping[str, Any]) -> Iterator[Section]:
     lines = []
     for label, name in shown.items():
         rows = _by_place(table, label, "share")
-        lines += [(f"{name}: {told}", *(_percent(rows, p, key) for p in places)) for key, told in SHARES.items()]
+        for key, told in SHARES.items():
+            lines.append((f"{name}: {told}", *(_percent(rows, p, key) for p in places)))
+            ends = ("low", "high") if key == "share_blends" and len(shown) == 1 else ()
+            lines += [(f"  95 % {end}", *(_percent(rows, p, f"{key}_{end}") for p in places)) for end in ends]
     yield Section(("share of the gradient's noise", *places), tuple(lines))
     yield Section(("noise of the blends: trace / norm²", *places), _lines(table, shown, places, "noise", "noise"))
     if (table["row"] == "cosine").any():
@@ -28,6 +32,10 @@ def sections(table: Any, about: Mapping[str, Any]) -> Iterator[Section]:
         rows = [(f"{name}: {told}", *line[1:]) for label, name in shown.items() for key, told in known.items()
                 for line in _lines(table, {label: name}, places, "cosine", key)]  # fmt: skip
         yield Section(("cosine of gradients", *places), tuple(rows))
+    for told, column in (("mean blend", "cosine_blends"), ("inter part", "cosine")):
+        rows = _controls(table, shown, places, column)
+        if rows:
+            yield Section((f"cosine with the {told}", *places), tuple(rows))
     check = table[table["row"] == "check"]
     if len(check):
         points = list(dict.fromkeys(check["points"].astype(int)))
@@ -36,6 +44,17 @@ def sections(table: Any, about: Mapping[str, Any]) -> Iterator[Section]:
             for label, rows in check.groupby("checkpoint", sort=False)
         ]
         yield Section(("self-check: P × trace, must be level", *(f"P = {p}" for p in points)), tuple(rows))
+
+
+def _controls(table: Any, shown: Mapping[str, str], places: list[str], column: str) -> list[tuple[str, ...]]:
+    """A row per checkpoint and control."""
+    found = table[table["row"] == "control"]
+    rows = []
+    for (label, weights), own in found.groupby(["checkpoint", "weights"], sort=False) if len(found) else ():
+        if own[column].notna().any():
+            own = own.set_index("place")
+            rows.append((f"{shown[label]}: {CONTROLS[weights]}", *(number(own.loc[p, column]) for p in places)))
+    return rows
 
 
 def _by_place(table: Any, label: str, row: str) -> Any:

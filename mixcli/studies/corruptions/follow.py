@@ -6,6 +6,7 @@ results are those of eval-corruptions, in the run's own folder. Means that canno
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mixcli.engine.stopping import Stop
@@ -17,7 +18,7 @@ from mixcli.studies.follow import Headline, Reporter
 SHOWN = ("mean15", "mean19", "mean14", "mean_available")
 
 
-def measure(run: Run, device: str, reporter: Reporter, stop: Stop) -> None:
+def measure(run: Run, names: Sequence[str], device: str, reporter: Reporter, stop: Stop) -> None:
     """Evaluates a finished run on the corrupted set of its data set, or goes on with it."""
     from mixcli.studies.corruptions import robustness as corruption_robustness
 

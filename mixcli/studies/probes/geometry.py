@@ -38,7 +38,7 @@ from mixcli.studies.probes.catalogue import Geometry
 from mixcli.studies.probes.features import Features
 from mixcli.studies.probes.findings import Findings
 from mixcli.studies.probes.linearity import BATCHNORM_IMAGES, untrained, with_clean_batchnorm
-from mixcli.studies.probes.probing import Scene, computed, fresh_facts, images_of
+from mixcli.studies.probes.probing import Scene, computed, fresh_facts, images_of, warn_of_twins
 from mixcli.studies.subjects import Subject
 
 ROUNDING = 1e-10  # of the largest singular value: what lies below it is rounding, not a direction
@@ -403,12 +403,14 @@ def passes(scene: Scene, options: Geometry) -> int:
     """Forward passes of one image: of those not cached, and of the fresh nets."""
     own = sum(scene.missing(subject) for subject in scene.subjects)
     train = sum(scene.missing(subject, "train", _training(scene, subject)) for subject in scene.subjects)
-    fresh = 0 if scene.brief else UNTRAINED * (len(scene.chosen) + BATCHNORM_IMAGES)
+    references = len(scene.chosen) + len(_training(scene, scene.main)) + BATCHNORM_IMAGES
+    fresh = 0 if scene.brief else UNTRAINED * references
     return own + train + fresh
 
 
 def look(scene: Scene, options: Geometry) -> Findings:
     """Numbers of every subject and site, of fresh nets, and the likeness of the subjects to the first one."""
+    warn_of_twins(scene)
     sites = _sites(scene)
     rows: list[dict[str, Any]] = []
     told: list[str] = []
@@ -482,14 +484,19 @@ def _kept(found: Mapping[str, Any], options: Geometry) -> dict[str, Any]:
 
 
 def _of_fresh_nets(scene: Scene, options: Geometry, sites: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The first subject's net before any training, three times; its BatchNorm knows clean training images."""
+    """The first subject's net before any training, three times; its BatchNorm knows clean training images, which are
+    the neighbours too."""
+    training = _training(scene, scene.main)
     images = images_of(scene.main, scene.some(scene.main, "train", BATCHNORM_IMAGES, "batchnorm"))
     for number in range(UNTRAINED):
         net = untrained(scene.main, scene.random("untrained").child(str(number)))
-        seen = computed(replace(scene.main, net=with_clean_batchnorm(net, images)), scene.chosen)
+        fresh = replace(scene.main, net=with_clean_batchnorm(net, images))
+        seen, known = computed(fresh, scene.chosen), computed(fresh, training)
         facts = scene.facts(scene.main) | fresh_facts(number)
         for site in sites:
             found = numbers(clusters(seen.values[site], seen.labels, site), scene.random("numbers"))
+            found["knn"] = nearest_neighbours(known.values[site], known.labels, seen.values[site], seen.labels,
+                                              options.k)  # fmt: skip
             yield {**facts, "row": "numbers", "site": site, **_kept(found, options)}
 
 

@@ -30,7 +30,6 @@ from torch import Tensor, nn
 from mixcli.data import order
 from mixcli.data.augment import training_view
 from mixcli.data.resident import Resident
-from mixcli.errors import UserError
 from mixcli.mix import Batch, Context, implementation
 from mixcli.nets.staged import StagedNet
 from mixcli.report.probes import gradient_noise as page
@@ -38,7 +37,8 @@ from mixcli.sampling import Random
 from mixcli.settings import Method
 from mixcli.studies.probes.catalogue import GradientNoise
 from mixcli.studies.probes.findings import Findings
-from mixcli.studies.probes.probing import Scene
+from mixcli.studies.probes.probing import Scene, Unsuited, computed
+from mixcli.studies.significance import mean_interval
 from mixcli.studies.subjects import Subject
 
 TOTAL = "total"
@@ -152,29 +152,39 @@ def undisturbed(net: StagedNet) -> Iterator[None]:
 PART, OTHER = "intra", "inter"
 FEW = 4  # batches on which the self-check of P and the share of augmentation are taken
 AUGMENTED = 16  # draws of augmentation and ratio on each of these
+CONTROLS = ("equal", "single")
+FINITE = 100  # training images whose features are looked at before any gradient is taken
 PASSES = 3  # a gradient costs about as much as three forward passes
 
 
 def passes(scene: Scene, options: GradientNoise) -> int:
     """Forward passes of one image, a backward pass counted as two."""
     for subject in scene.subjects:
-        must_have_part(subject.settings.method)
+        weights_of(subject.settings.method)
     few = min(FEW, options.batches)
     each = options.batches * (options.draws + 1) + few * (options.draws * len(options.points) + AUGMENTED)
     batch = scene.main.settings.batch or 1
-    return len(scene.subjects) * PASSES * batch * (each if scene.brief else each + options.draws)
+    return len(scene.subjects) * (FINITE + PASSES * batch * (each if scene.brief else each + options.draws))
 
 
-def must_have_part(method: Method) -> None:
-    """Raises UserError: usage for a method whose loss has no part named intra."""
+def weights_of(method: Method) -> Mapping[str, float]:
+    """The named parts of a method's loss and their weights. Raises Unsuited where none is named intra."""
     offered = getattr(implementation(method), "parts", None)
-    if offered is None or PART not in offered(method):
-        raise UserError("usage", method.label(), f"this method has no random part named {PART}",
-                        hint="Probe a run that blends by class, with a weight above 0")  # fmt: skip
+    found = {} if offered is None else offered(method)
+    if PART not in found:
+        raise Unsuited("usage", method.label(), f"this method has no random part named {PART}",
+                       hint="Probe a run that blends by class, with a weight above 0")  # fmt: skip
+    return found
 
 
 def look(scene: Scene, options: GradientNoise) -> Findings:
-    """Noise, shares and cosines of every subject."""
+    """Noise, shares and cosines of every subject.
+
+    Raises Unsuited for a method without a part named intra, UserError: diverged for features that are not finite.
+    """
+    for subject in scene.subjects:
+        weights_of(subject.settings.method)
+        computed(subject, scene.some(subject, "train", FINITE, "finite"))
     rows: list[dict[str, Any]] = []
     for subject in scene.subjects:
         with undisturbed(subject.net):
@@ -236,6 +246,12 @@ class Steps:
             drawn = self.module.redrawn(method, plan, context, self.random(f"blends {step}", r))
             yield self.part(batch, drawn, PART, method)
 
+    def control(self, rows: np.ndarray, added: int, step: int, weights: str) -> Tensor:
+        """The gradient of the blended part on a step's images, its weights those of a control without chance."""
+        method = self.method.model_copy(update={"weights": weights})
+        plan = self.module.plan(method, self.context(rows, added), self.random("mix", step))
+        return self.part(self.batch(rows, step), plan, PART, method)
+
     def fresh(self, rows: Sequence[tuple[np.ndarray, int]], first: int) -> Iterator[Tensor]:
         """Gradients of the whole loss, batches, augmentation, ratios and blends all drawn anew."""
         for k, (own, added) in enumerate(rows):
@@ -256,45 +272,43 @@ class Steps:
 def _of_subject(scene: Scene, options: GradientNoise, subject: Subject) -> Iterator[dict[str, Any]]:
     steps, cut = Steps(scene, subject), places(subject.net)
     facts = scene.facts(subject) | {"split": "train", "images": len(steps.train)}
-    weights = steps.module.parts(steps.method)
+    weights = weights_of(steps.method)
     rows = steps.rows(options.batches + options.draws)
     batches, fresh = rows[: options.batches], rows[options.batches :]
-    noises, others = [], []
+    noises, others, controls = [], [], []
     for step, (own, added) in enumerate(batches):
         noises.append(spread(steps.blends(own, added, step, options.draws, steps.method), cut))
         if OTHER in weights:
             plan = steps.module.plan(steps.method, steps.context(own, added), steps.random("mix", step))
             others.append(steps.part(steps.batch(own, step), plan, OTHER))
+        if not scene.brief:
+            controls.append({name: steps.control(own, added, step, name) for name in _controls(steps)})
     facts |= {"draws": options.draws, "batches": len(batches)}
     yield from ({**facts, "row": "noise", "place": place, **_noise_row(noises, place)} for place in cut)
     if OTHER in weights:
         for place in cut:
             yield {**facts, "row": "cosine", "place": place, **_cosine_row(noises, others, place, cut, weights)}
+    for name in controls[0] if controls else ():
+        for place in cut:
+            row = _control_row(noises, others, [one[name] for one in controls], {place: cut[place]})
+            yield {**facts, "row": "control", "place": place, "weights": name, **row}
     if not scene.brief:
         yield from ({**facts, "row": "check", **row} for row in _check_points(steps, options, batches[:FEW], cut))
-    total = spread(steps.fresh(fresh, len(batches)), cut)
+    apart: list[dict[str, float]] = []
+    total = spread(_paired(steps.fresh(fresh, len(batches)), cut, apart), cut)
     few = [spread(steps.augmented(own, added, step, AUGMENTED), cut)
            for step, (own, added) in enumerate(batches[:FEW])]  # fmt: skip
     for place in cut:
-        yield {**facts, "row": "share", "place": place, **_share_row(noises, few, total, place, weights[PART])}
+        yield {**facts, "row": "share", "place": place, **_share_row(noises, few, total, apart, place, weights[PART])}
 
 
 def _noise_row(noises: Sequence[Noise], place: str) -> dict[str, float]:
     """Means over batches, the quotient of means, and its t interval over batches."""
     trace, norm = (np.array([getattr(n, name)[place] for n in noises]) for name in ("trace_cov", "mean_sq"))
     value = trace.mean() / norm.mean() if norm.mean() > 0 else math.nan
-    low, high = interval(trace / norm.mean()) if norm.mean() > 0 else (math.nan, math.nan)
+    low, high = mean_interval(trace / norm.mean()) if norm.mean() > 0 else (math.nan, math.nan)
     return {"trace_cov": float(trace.mean()), "mean_sq": float(norm.mean()), "noise": float(value), "noise_low": low,
             "noise_high": high}  # fmt: skip
-
-
-def interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % t interval of the mean of (n,) values; nan for fewer than two."""
-    n = len(values)
-    if n < 2:
-        return math.nan, math.nan
-    half = float(stdtrit(n - 1, 0.975) * values.std(ddof=1) / math.sqrt(n))
-    return float(values.mean()) - half, float(values.mean()) + half
 
 
 def _cosine_row(
@@ -306,10 +320,40 @@ def _cosine_row(
     floor = np.array([cosine(a, b, at)[place] for a, b in zip(others[::2], others[1::2], strict=False)])
     norms = [math.sqrt(_square(n.mean[cut[place]]) / max(_square(o[cut[place]]), 1e-300))
              for n, o in zip(noises, others, strict=True)]  # fmt: skip
-    low, high = interval(found)
+    low, high = mean_interval(found)
     return {"cosine": float(found.mean()), "cosine_low": low, "cosine_high": high,
             "cosine_batches": float(floor.mean()),
             "norm_quotient": float(np.mean(norms)) * weights[PART] / weights[OTHER]}  # fmt: skip
+
+
+def _controls(steps: Steps) -> tuple[str, ...]:
+    """The weights without chance that a method of random ones has: the centroid, and each member alone."""
+    return CONTROLS if getattr(steps.method, "weights", None) == "uniform" else ()
+
+
+def _control_row(
+    noises: Sequence[Noise], others: Sequence[Tensor], controls: Sequence[Tensor], at: Places
+) -> dict[str, float]:
+    """Cosine of a control's gradient with the mean one of the blends, and with that of the other part; means over
+    batches."""
+    [place] = at
+    blends = [cosine(n.mean, own, at)[place] for n, own in zip(noises, controls, strict=True)]
+    inter = [cosine(own, other, at)[place] for own, other in zip(controls, others, strict=False)]
+    norms = [math.sqrt(_square(own[at[place]]) / max(_square(n.mean[at[place]]), 1e-300))
+             for n, own in zip(noises, controls, strict=True)]  # fmt: skip
+    return {"cosine_blends": float(np.mean(blends)), "cosine": float(np.mean(inter)) if inter else math.nan,
+            "norm_quotient": float(np.mean(norms))}  # fmt: skip
+
+
+def _paired(gradients: Iterable[Tensor], cut: Places, apart: list[dict[str, float]]) -> Iterator[Tensor]:
+    """The gradients themselves; of every two half their squared distance, an unbiased trace, goes to `apart`."""
+    before: Tensor | None = None
+    for gradient_ in gradients:
+        if before is not None:
+            moved = gradient_ - before
+            apart.append({place: _square(moved[at]) / 2 for place, at in cut.items()})
+        before = gradient_ if before is None else None
+        yield gradient_
 
 
 def _check_points(
@@ -328,16 +372,32 @@ def _check_points(
 
 
 def _share_row(
-    noises: Sequence[Noise], few: Sequence[Noise], total: Noise, place: str, weight: float
-) -> dict[str, float]:
-    """Shares of the whole trace: of the blends, of augmentation and ratio, and what is left to the choice of batch."""
+    noises: Sequence[Noise], few: Sequence[Noise], total: Noise, apart: Sequence[Mapping[str, float]], place: str,
+    weight: float,
+) -> dict[str, float]:  # fmt: skip
+    """Shares of the whole trace: of the blends, of augmentation and ratio, and what is left to the choice of batch.
+
+    The interval of the first is that of a quotient of two independent means, over batches and over pairs of gradients.
+    """
     whole = total.trace_cov[place]
     blends = weight**2 * float(np.mean([n.trace_cov[place] for n in noises]))
     augmented = float(np.mean([n.trace_cov[place] for n in few]))
     if whole <= 0:
-        return {"trace_cov": whole, "share_blends": math.nan, "share_augment": math.nan, "share_batch": math.nan}
-    return {"trace_cov": whole, "share_blends": blends / whole, "share_augment": augmented / whole,
+        return {"trace_cov": whole, "share_blends": math.nan, "share_blends_low": math.nan,
+                "share_blends_high": math.nan, "share_augment": math.nan, "share_batch": math.nan}  # fmt: skip
+    part, pairs = np.array([n.trace_cov[place] for n in noises]), np.array([one[place] for one in apart])
+    half = blends / whole * _relative_half(part, pairs) if blends > 0 else 0.0
+    return {"trace_cov": whole, "share_blends": blends / whole, "share_blends_low": max(0.0, blends / whole - half),
+            "share_blends_high": blends / whole + half, "share_augment": augmented / whole,
             "share_batch": 1 - (blends + augmented) / whole}  # fmt: skip
+
+
+def _relative_half(one: np.ndarray, other: np.ndarray) -> float:
+    """Half the 95 % t interval of the quotient of two independent means, relative to it, by the delta method."""
+    if min(len(one), len(other)) < 2:
+        return math.nan
+    relative = sum(float(np.var(v, ddof=1)) / len(v) / float(np.mean(v)) ** 2 for v in (one, other))
+    return float(stdtrit(min(len(one), len(other)) - 1, 0.975)) * math.sqrt(relative)
 
 
 def headline(table: Any) -> dict[str, float]:

@@ -34,7 +34,7 @@ from mixcli.studies.probes import class_blends
 from mixcli.studies.probes.catalogue import Hull
 from mixcli.studies.probes.class_blends import FewBlends
 from mixcli.studies.probes.findings import Findings
-from mixcli.studies.probes.probing import Scene
+from mixcli.studies.probes.probing import Scene, warn_of_twins
 from mixcli.studies.subjects import Subject
 
 RHO = 1000  # times the radius: the error against the limit is below 2e-12 of it; at 1 it would be up to 7 %
@@ -286,6 +286,7 @@ def passes(scene: Scene, options: Hull) -> int:
 
 def look(scene: Scene, options: Hull) -> Findings:
     """Distances of every kind of query from each class's hull, the gap, and the density rows."""
+    warn_of_twins(scene)
     rows: list[dict[str, Any]] = []
     for subject in scene.subjects:
         rows += _of_subject(scene, options, subject)

@@ -404,7 +404,9 @@ def directions(scene: Scene, table: pd.DataFrame) -> Iterator[str]:
     for other, runs in methods.items():
         both = sorted(set(methods[main]) & set(runs))
         if other != main and both:
-            yield from direction(f"{main} against {other}", [(methods[main][s], runs[s]) for s in both])
+            pairs = [(methods[main][s], runs[s]) for s in both]
+            yield from direction(f"{main} against {other}", pairs)
+            yield from _no_test(pairs)
 
 
 def verdict(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> dict[str, int]:
@@ -423,7 +425,7 @@ def verdict(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) ->
 
 
 def direction(who: str, pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> Iterator[str]:
-    """The verdict in words, and why it is no test; a pair holds the headline numbers of two runs of one seed."""
+    """The verdict in words; a pair holds the headline numbers of two runs of one seed."""
     signs, seeds = verdict(pairs), len(pairs)
     between = [site for site in signs if site not in NOT_INTERMEDIATE]
     less = [site for site in between if signs[site] > 0]
@@ -439,7 +441,12 @@ def direction(who: str, pairs: Sequence[tuple[Mapping[str, float], Mapping[str, 
         yield f"(i) intermediate stages less linear: {'not seen' if enough else seen}"
     everywhere = all(sign < 0 for sign in signs.values())
     yield f"(ii) every site more linear: {seen if everywhere or not enough else 'not seen'}"
-    if enough:
+
+
+def _no_test(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> Iterator[str]:
+    """Why a verdict on single files is none."""
+    seeds, between = len(pairs), [site for site in verdict(pairs) if site not in NOT_INTERMEDIATE]
+    if seeds >= SEEDS:
         luck = f"{100 * _luck(len(between), seeds):.0f} %"
         yield (f"this is not a test: {seeds} of {seeds} alike has two-sided p = {2 * 0.5**seeds:.2g}, and of "
                f"{len(between)} stages one agrees by luck in {luck} of cases; the test is a study's: "

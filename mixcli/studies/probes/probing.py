@@ -8,6 +8,7 @@ from a probe to a sentence about methods is `mixcli probe NAME --study STUDY` (p
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,6 +46,10 @@ class Reporter(Protocol):
 
     def note(self, line: str) -> None: ...
     def warn(self, subject: str, problem: str) -> None: ...
+
+
+class Unsuited(UserError):
+    """A run of a method that the probe cannot be made of, whatever is typed."""
 
 
 @dataclass(frozen=True)
@@ -317,6 +322,19 @@ def stratified(labels: np.ndarray, count: int, random: Random) -> np.ndarray:
     """`count` rows, ascending, each class in proportion (largest remainder); (n,) int64."""
     keep = sources.rank(labels, random) < sources.shares(np.bincount(labels), count)[labels]
     return np.flatnonzero(keep)
+
+
+def warn_of_twins(scene: Scene) -> None:
+    """Says how many images stand, pixel by pixel, among the training images too: neighbours and distances see them."""
+    train = scene.split(scene.main, "train")
+    count = 0 if scene.asked.split == "train" else len(_pixels(train) & _pixels(scene.chosen))
+    if count and not scene.brief:
+        groups = f"{count} group{'' if count == 1 else 's'} of equal pixels across train and {scene.asked.split}"
+        scene.reporter.warn("split", groups)
+
+
+def _pixels(split: Split) -> set[bytes]:
+    return {hashlib.blake2b(image, digest_size=16).digest() for image in split.images}
 
 
 # ------------------------------------------------------------------------------------------------------ plain features

@@ -1,16 +1,19 @@
 """study.py: from a probe to sentences about methods: its headline numbers over the finished runs of a study.
 
 One number per run enters each comparison (significance.py), in hundredths, so `points` in a sentence are hundredths of
-the number. A study that did not plan the probe before its first run gets exploratory sentences, unadjusted; of one that
-did, all comparisons of one number over its sites are the family of Holm's correction.
+the number. Compared is what the study compares. A probe that the plan names in `follow`, fixed before the first run, is
+planned: all comparisons of one number over its sites are the family of Holm's correction. Any other gets exploratory
+sentences, unadjusted.
 
     studies/NAME/probe-PROBE.csv               a row per run and number
     studies/NAME/probe-PROBE-comparisons.csv   a row per comparison
+    studies/NAME/probe-PROBE.png, .pdf         a dot per run, the mean of an arm and its interval
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -21,10 +24,13 @@ import numpy as np
 from mixcli.errors import UserError
 from mixcli.files import told, write_atomic
 from mixcli.report import robustness
+from mixcli.report.probes import figures
+from mixcli.report.probes import study as page
 from mixcli.studies import ablation, significance
 from mixcli.studies.design import Design
+from mixcli.studies.follow import Headline
 from mixcli.studies.probes import catalogue as probes
-from mixcli.studies.probes import probing
+from mixcli.studies.probes import follow
 from mixcli.studies.probes.probing import Asked, Reporter
 from mixcli.studies.significance import Arm
 
@@ -35,9 +41,10 @@ HUNDREDTHS = 100.0
 class Probed:
     """What a probe says of a study.
 
-    values       arm -> seed -> {headline number: value}, of its finished runs
+    values       arm -> seed -> {headline number: value}, of its finished runs; a number that a run lacks is left out
     missing      arm -> seeds without a finished run
     comparisons  rows of significance.py, each with `number` and `verdict`
+    told         of what the numbers were taken
     """
 
     study: str
@@ -48,11 +55,21 @@ class Probed:
     missing: Mapping[str, Sequence[int]]
     comparisons: tuple[Mapping[str, Any], ...]
     remarks: tuple[str, ...]
+    told: str = ""
 
     @property
     def numbers(self) -> list[str]:
         """The headline numbers, in the order of their probe."""
         return list(dict.fromkeys(name for runs in self.values.values() for found in runs.values() for name in found))
+
+    def runs(self, arm: str, number: str) -> list[float]:
+        """One number of each run of an arm, in the order of its seeds."""
+        return [found[number] for _, found in sorted(self.values[arm].items()) if number in found]
+
+    def mean(self, arm: str, number: str) -> tuple[float, float, float]:
+        """The mean over the runs of an arm, and its 95 % t interval; nan where there are too few."""
+        found = np.array(self.runs(arm, number), np.float64)
+        return (float(found.mean()) if len(found) else math.nan, *significance.mean_interval(found))
 
     def document(self) -> dict[str, Any]:
         """Plain values, for --json."""
@@ -61,45 +78,68 @@ class Probed:
                 "comparisons": [dict(row) for row in self.comparisons], "remarks": list(self.remarks)}  # fmt: skip
 
 
+def is_planned(design: Design, asked: Asked, folder: Path) -> bool:
+    """Whether the plan in the study's folder, made before its first run, names the probe as it is asked for.
+
+    Raises UserError: mismatch, data_corrupt, as `ablation.check_plan`.
+    """
+    kept = ablation.check_plan(design, folder)
+    named = kept is not None and not kept.post_hoc and asked.probe in kept.document.get("follow", ())
+    return named and follow.is_standard(asked)
+
+
 def over(design: Design, asked: Asked, reporter: Reporter, planned: bool = False) -> Probed:
-    """The headline numbers of every finished cell of a study, and its arms compared.
+    """The headline numbers of every finished cell of a study, made where they are not kept, and its arms compared.
 
     planned  whether the study named the probe before its first run
-    Raises UserError: failed_cells where no run is finished, and whatever the probe raises.
+    Raises UserError: failed_cells where no run is finished, and whatever the probe raises of all runs.
     """
     arms = ablation.final_arms(design)
     values: dict[str, dict[int, dict[str, float]]] = {arm.name: {} for arm in arms}
     missing: dict[str, list[int]] = {arm.name: [] for arm in arms}
+    heads: list[Headline] = []
     for cell in (cell for arm in arms for cell in arm.cells):
         run = cell.job.run
         if run.finished() is None:
             missing[cell.arm].append(cell.seed)
             continue
         reporter.note(f"{cell.name}: {run.folder.name}")
-        values[cell.arm][cell.seed] = probing.headlines(asked, run, reporter)
-    if not any(values.values()):
+        found = follow.headlines(asked, run, reporter)
+        heads.append(found)
+        values[cell.arm][cell.seed] = {name: value for name, value in found.values.items() if value is not None}
+    if not heads:
         raise UserError("failed_cells", design.name, "no run is finished, so there is nothing to probe",
                         hint=f"Run mixcli ablate {design.name}")  # fmt: skip
     rows = tuple(_compared(design, values, planned))
-    remarks = tuple(_remarks(design, asked.probe, values, missing, planned))
-    return Probed(design.name, asked.probe, design.baseline, planned, values, missing, rows, remarks)
+    reasons = dict.fromkeys(reason for head in heads for reason in head.reasons)
+    remarks = (*_remarks(design, asked.probe, values, missing, planned), *reasons)
+    told = " | ".join(dict.fromkeys(head.told for head in heads))
+    return Probed(design.name, asked.probe, design.baseline, planned, values, missing, rows, remarks, told)
+
+
+def pairs(design: Design, arms: Iterable[str]) -> list[tuple[str, str]]:
+    """What the study compares, as far as its arms are there: a - b."""
+    if isinstance(design.fields.family, str):
+        return [(arm, design.baseline) for arm in arms if arm != design.baseline]
+    return [(a, b) for a, b in design.fields.family if {a, b} <= {*arms}]
 
 
 def _compared(
     design: Design, values: Mapping[str, Mapping[int, Mapping[str, float]]], planned: bool
 ) -> Iterator[dict[str, Any]]:
-    """Every arm against the baseline, number by number; a number over its sites is one family."""
+    """Pair by pair of arms, number by number; a number over its sites is one family. Pairs without runs that have it
+    are left out."""
     numbers = list(dict.fromkeys(name for runs in values.values() for found in runs.values() for name in found))
     kinds = dict.fromkeys(name.partition(".")[0] for name in numbers)
-    others = [arm for arm in values if arm != design.baseline]
+    compared = pairs(design, values)
     for kind in kinds:
-        members = [(name, arm) for name in numbers if name.partition(".")[0] == kind for arm in others]
+        members = [(name, a, b) for name in numbers if name.partition(".")[0] == kind for a, b in compared
+                   if all(any(name in one for one in values[arm].values()) for arm in (a, b))]  # fmt: skip
         found = [
-            significance.compare(_arm(design, values, arm, name), _arm(design, values, design.baseline, name),
-                                 design.fields.test)
-            for name, arm in members
-        ]  # fmt: skip
-        for (name, _), row, c in zip(members, significance.rows(found, planned, None), found, strict=True):
+            significance.compare(_arm(design, values, a, name), _arm(design, values, b, name), design.fields.test)
+            for name, a, b in members
+        ]
+        for (name, _, _), row, c in zip(members, significance.rows(found, planned, None), found, strict=True):
             yield {"number": name, **row, "verdict": significance.verdict(c, row["p_holm"])}
 
 
@@ -120,15 +160,14 @@ def _remarks(
         if seeds:
             yield f"{arm}: {len(values[arm])} of {len(values[arm]) + len(seeds)} runs"
     direction = getattr(import_module(probes.named(probe).module), "direction", None)
-    for arm in values:
-        both = sorted(set(values[arm]) & set(values[design.baseline]))
-        if direction is not None and arm != design.baseline and both:
-            pairs = [(values[arm][seed], values[design.baseline][seed]) for seed in both]
-            yield from direction(f"{arm} against {design.baseline}", pairs)
+    for a, b in pairs(design, values) if direction is not None else ():
+        both = sorted(set(values[a]) & set(values[b]))
+        if both:
+            yield from direction(f"{a} against {b}", [(values[a][seed], values[b][seed]) for seed in both])
 
 
 def write(found: Probed, folder: Path) -> None:
-    """The two tables. Raises UserError: disk_full, io."""
+    """The two tables and the figure. Raises UserError: disk_full, io."""
     rows = [
         {"arm": arm, "seed": seed, "number": name, "value": value}
         for arm, runs in found.values.items()
@@ -140,3 +179,5 @@ def write(found: Probed, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / f"probe-{found.probe}.csv", robustness.csv(rows))
     write_atomic(folder / f"probe-{found.probe}-comparisons.csv", robustness.csv(comparisons))
+    for kind, content in figures.saved(page.drawn(found)).items():
+        write_atomic(folder / f"probe-{found.probe}.{kind}", content)

@@ -39,9 +39,10 @@ def train(root: Path, method: str = "none", **changes: Any) -> Path:
 
 
 def store(root: Path) -> Path:
-    """Three runs: `none` that kept its epochs, `mixup`, and `none` with averaged weights."""
+    """Four runs: `none` that kept its epochs, `mixup`, `synermix`, and `none` with averaged weights."""
     train(root, keep="every:2")
     train(root, "mixup")
+    train(root, "synermix")
     train(root, seed=1, ema=0.9)
     return root
 
@@ -50,6 +51,12 @@ def copied(store: Path, tmp_path: Path) -> Path:
     """A copy of a store, which a test may write to."""
     shutil.copytree(store, tmp_path / "runs")
     return tmp_path / "runs"
+
+
+def suited(probe: str) -> tuple[str, dict[str, Any]]:
+    """The method of a run that the probe can be made of, and options that keep it short."""
+    few = {"draws": 4, "batches": 2, "points": (1, 2)}
+    return ("synermix", few) if probe == "gradient-noise" else ("none", {})
 
 
 def run_of(root: Path, method: str = "none", seed: int = 0) -> str:

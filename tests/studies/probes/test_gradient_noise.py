@@ -15,7 +15,7 @@ from mixcli.mixing import class_blend
 from mixcli.nets.staged import StagedNet
 from mixcli.sampling import Random
 from mixcli.settings import MixUp, SynerMix
-from mixcli.studies.probes.gradient_noise import cosine, gradient, places, spread, undisturbed
+from mixcli.studies.probes.gradient_noise import _paired, _share_row, cosine, gradient, places, spread, undisturbed
 from tests import fakes
 
 WHOLE = {"total": slice(None)}
@@ -111,6 +111,18 @@ def test_the_parts_with_their_weights_are_the_loss():
         named = {name: synermix.part(settings, net, batch, plan, name) for name in weights}
         assert torch.allclose(sum(weights[n] * v for n, v in named.items()), total, atol=1e-6)
         assert all(v.requires_grad for v in named.values()) and sum(weights.values()) == pytest.approx(1)
+
+
+def test_the_interval_of_a_share_covers_that_of_known_draws():
+    cut, generator, hit = {"total": slice(0, 3)}, torch.Generator().manual_seed(0), 0
+    for _ in range(200):
+        blends = [spread(torch.randn(16, 3, generator=generator), cut) for _ in range(16)]
+        apart = []
+        total = spread(_paired(iter(2 * torch.randn(64, 3, generator=generator)), cut, apart), cut)
+        assert len(apart) == 32
+        row = _share_row(blends, blends, total, apart, "total", 1.0)  # the truth is 1 / 4
+        hit += row["share_blends_low"] <= 0.25 <= row["share_blends_high"]
+    assert 180 <= hit <= 200
 
 
 def test_a_redrawn_plan_with_the_same_key_is_the_plan_and_with_another_only_its_blends_differ():

@@ -205,7 +205,8 @@ def test_a_direction_is_seen_where_three_seeds_and_both_normalisations_agree():
     text = "\n".join(linearity.direction("mixup against none", pairs))
     assert "(i) intermediate stages less linear: direction seen at layer1" in text
     assert "(ii) every site more linear: not seen" in text
-    assert "not a test: 3 of 3 alike has two-sided p = 0.25, and of 2 stages one agrees by luck in 23 %" in text
+    told = " ".join(linearity._no_test(pairs))
+    assert "not a test: 3 of 3 alike has two-sided p = 0.25, and of 2 stages one agrees by luck in 23 %" in told
 
 
 def test_one_seed_or_one_normalisation_apart_is_no_direction():

@@ -134,8 +134,12 @@ def test_gradient_noise_looks_at_training_batches_and_moves_nothing(runs, capsys
     assert code == 0 and "training batches, 120 images" in out, err
     found = [r for r in rows(tmp_path / "gradient-noise.csv") if r["place"] == "total"]
     by = {r["row"]: r for r in found}
-    assert set(by) == {"noise", "cosine", "check", "share"} and float(by["noise"]["trace_cov"]) > 0
+    assert set(by) == {"noise", "cosine", "control", "check", "share"} and float(by["noise"]["trace_cov"]) > 0
     shares = [float(by["share"][f"share_{name}"]) for name in ("blends", "augment", "batch")]
+    assert float(by["share"]["share_blends_low"]) <= shares[0] <= float(by["share"]["share_blends_high"])
+    controls = {r["weights"]: float(r["cosine_blends"]) for r in found if r["row"] == "control"}
+    assert set(controls) == {"equal", "single"} and all(0.5 < value <= 1 for value in controls.values())
+    assert "each image alone" in out and "95 % low" in out
     assert sum(shares) == pytest.approx(1) and 0 < shares[0] < 0.5
     assert -1 <= float(by["cosine"]["cosine"]) <= 1 and "late-training noise only" in out
     assert (runs["synermix"] / "run.ckpt").read_bytes() == before

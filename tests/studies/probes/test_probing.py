@@ -16,7 +16,7 @@ from mixcli.studies.probes import catalogue as probes
 from mixcli.studies.probes import features, linearity, probing
 from mixcli.studies.probes.probing import Asked
 from tests.studies.probes import probe_store
-from tests.studies.probes.probe_store import Heard, probe, run_of
+from tests.studies.probes.probe_store import Heard, probe, run_of, suited
 
 EVERY = sorted(probes.PROBES)
 NUMBERS = ["dev_norm", "dev_norm_low", "dev_norm_high", "dev_spread", "dev_spread_low", "dev_spread_high"]
@@ -45,7 +45,8 @@ def runs(store, tmp_path):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_a_probe_leaves_weights_statistics_and_modes_as_they_were(name, runs):
-    asked = Asked(name, run_of(runs), options=probes.named(name).options())
+    method, few = suited(name)
+    asked = Asked(name, run_of(runs, method), options=probes.named(name).options(**few))
     scene = probing.scene_of(asked, Heard())
     before = {key: value.clone() for key, value in scene.main.net.state_dict().items()}
     with probing.exact(scene.main):
@@ -255,10 +256,10 @@ def test_a_dry_run_tells_the_cost_and_writes_nothing(runs):
 @pytest.mark.parametrize("name", EVERY)
 def test_headline_numbers_are_those_declared_and_the_same_without_references(name, runs):
     declared = tuple(probes.named(name).headlines)
-    whole = probe(name, run_of(runs)).findings
-    alone = probing.headlines(
-        Asked(name, options=probes.named(name).options()), Run(probing.Path(run_of(runs))), Heard()
-    )
+    method, few = suited(name)
+    whole = probe(name, run_of(runs, method), options=few).findings
+    asked = Asked(name, options=probes.named(name).options(**few))
+    alone = probing.headlines(asked, Run(probing.Path(run_of(runs, method))), Heard())
     assert alone == pytest.approx(whole.headline[whole.table["checkpoint"].iloc[0]], rel=1e-9)
     assert alone and all(n in declared or any(n.startswith(d) for d in declared if d.endswith(".")) for n in alone)
     assert {d for d in declared} == {next(d for d in declared if n == d or n.startswith(d)) for n in alone}
@@ -299,9 +300,9 @@ def test_clean_batchnorm_changes_a_mixing_run_and_every_site_of_mixing_makes_a_t
 # ------------------------------------------------------------------------------------------------------ what is refused
 
 
-def spoiled(runs, tmp_path, change):
+def spoiled(runs, tmp_path, change, method="none"):
     """A checkpoint of a run whose content was changed."""
-    content = checkpoint.read(probing.Path(run_of(runs), "run.ckpt"))
+    content = checkpoint.read(probing.Path(run_of(runs, method), "run.ckpt"))
     change(content)
     path = tmp_path / "spoiled.ckpt"
     path.write_bytes(checkpoint.serialise(content))
@@ -313,9 +314,20 @@ def test_features_that_are_not_finite_are_told_with_site_and_count(name, runs, t
     def poison(content):
         content["net"]["stages.layer2.conv1.weight"][0, 0, 0, 0] = float("nan")
 
+    method, few = suited(name)
     with pytest.raises(UserError) as error:
-        probe(name, spoiled(runs, tmp_path, poison))
+        probe(name, spoiled(runs, tmp_path, poison, method), options=few)
     assert error.value.exit_code == 4 and "layer2: non-finite in " in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["none", "mixup"])
+def test_a_method_without_a_random_part_has_no_gradient_noise_however_it_is_asked(method, runs):
+    asked = Asked("gradient-noise", run_of(runs, method), options=probes.GradientNoise())
+    scene = probing.scene_of(asked, Heard())
+    for start in (lambda: probing.run(asked, Heard()), lambda: probing.look(scene, "")):
+        with pytest.raises(UserError, match="has no random part named intra") as error:
+            start()
+        assert error.value.exit_code == 2 and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -335,6 +347,23 @@ def test_a_mistake_is_told_before_anything_is_computed(runs, asked, code, line):
     with pytest.raises(UserError) as error:
         probe("linearity", run_of(runs), heard, **asked)
     assert error.value.exit_code == code and line in str(error.value) and not heard.lines
+
+
+def test_equal_pixels_in_both_parts_are_counted_and_warned_of(runs, monkeypatch):
+    split = probing._split
+
+    def leaky(source, name):
+        train = split(source, "train")
+        twins = probing.Split(np.concatenate([train.images, source.test.images[:3], source.test.images[:1]]),
+                              np.append(train.labels, source.test.labels[[0, 1, 2, 0]]),
+                              np.append(train.index, [2000, 2001, 2002, 2003]))  # fmt: skip
+        return twins if name == "train" else split(source, name)
+
+    probe("geometry", run_of(runs), clean := Heard())
+    assert not clean.warnings
+    monkeypatch.setattr(probing, "_split", leaky)
+    probe("geometry", run_of(runs), heard := Heard())
+    assert heard.warnings == ["split: 3 groups of equal pixels across train and test"]
 
 
 def test_a_class_without_an_image_is_told(runs, monkeypatch):
