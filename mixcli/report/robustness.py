@@ -28,6 +28,7 @@ CALIBRATION = ("nll", "brier", "ece15", "ece_adaptive", "rms_adaptive", "conf_mi
 COLOURS = ("#4477aa", "#cc6677", "#228833", "#aa8800", "#66aacc", "#aa3377", "#8c8c8c")
 MARKS = "osD^vP*X"
 INK, FAINT = "#1a1a1a", "#8c8c8c"
+MCE = {"mce": "mce", "mce_low": "low", "mce_high": "high"}
 NONE = "-"
 
 
@@ -56,6 +57,9 @@ def remarks(summaries: Sequence[Summary]) -> Iterator[str]:
             without = _percent(summary["headline_without_seen"])
             seen = ", ".join(summary["seen"])
             yield f"{summary['checkpoint']}: seen in training: {seen}; {first['headline_told']} without them {without}"
+    blocks = [summary["baseline"] for summary in summaries if summary["baseline"]]
+    told = (f"{b['told']}: {b[key]}" for b in blocks for key in ("interval", "source") if b[key])
+    yield from dict.fromkeys(told)
     yield from first["notes"]
 
 
@@ -144,10 +148,15 @@ def _calibration(summaries: Sequence[Summary]) -> Section:
 def _ratios(summaries: Sequence[Summary]) -> Section:
     blocks = {s["checkpoint"]: s["baseline"] for s in summaries if s["baseline"]}
     block = next(iter(blocks.values()))
-    rows = [(block["told"], *(_percent(b["mce"]) for b in blocks.values())),
+    rows = [(block["told"], *map(_with_interval, blocks.values())),
             ("relative", *(_percent(b["relative_mce"]) for b in blocks.values()))]  # fmt: skip
     rows += [(name, *(_percent(b["ce"][name]) for b in blocks.values())) for name in block["ce"]]
     return Section((f"error as percent of {block['baseline']}'s", *blocks), tuple(rows))
+
+
+def _with_interval(block: Mapping[str, Any]) -> str:
+    ends = "" if block["low"] is None else f" [{_percent(block['low'])}, {_percent(block['high'])}]"
+    return _percent(block["mce"]) + ends
 
 
 def _percent(value: float | None) -> str:
@@ -207,7 +216,7 @@ def _wide(summary: Summary) -> dict[str, Any]:
         **{f"mean_{key}": summary["calibration"][key] for key in CALIBRATION},
         **{name: found["mean"] for name, found in summary["corruptions"].items()},
         "baseline": (summary["baseline"] or {}).get("baseline"),
-        "mce": (summary["baseline"] or {}).get("mce"),
+        **{name: (summary["baseline"] or {}).get(key) for name, key in MCE.items()},
     }
 
 

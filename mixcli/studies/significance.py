@@ -507,6 +507,23 @@ def run_and_image_bootstrap(a: np.ndarray, b: np.ndarray, rng: Generator, resamp
     return _interval(means[0] - means[1], float(a.mean() - b.mean()), scope)
 
 
+def ratio_bootstrap(a: np.ndarray, b: np.ndarray, rng: Generator, resamples: int = 10_000) -> tuple[float, float]:
+    """A 95 % percentile interval of the mean of k ratios of sums over images; of one file, images resampled.
+
+    a  (k, images), the numerators
+    b  (k, images) of the same images: both sums are then recomputed in each resample; or (k,) means that are taken as
+       exact, and the interval is conditional on them
+    nan where a denominator is 0 in some resample.
+    """
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    means = _resampled(np.concatenate([a, b]) if b.ndim == 2 else a, rng, resamples)
+    above, below = (means[:, : len(a)], means[:, len(a) :]) if b.ndim == 2 else (means, b)
+    if not (below > 0).all():
+        return math.nan, math.nan
+    low, high = np.percentile((above / below).mean(1), [100 * ALPHA / 2, 100 - 100 * ALPHA / 2])
+    return float(low), float(high)
+
+
 def _resampled(correct: np.ndarray, rng: Generator, resamples: int, block: int = 200) -> np.ndarray:
     """Means (resamples, k) of the rows of `correct` (k, images) over images drawn with replacement, alike for all rows.
 

@@ -510,6 +510,22 @@ def test_resampled_means_equal_a_loop_over_the_drawn_images():
             at += 1
 
 
+def test_a_ratio_of_errors_is_recomputed_in_each_resample_and_narrower_paired_than_against_constants():
+    rng = generator()
+    hard = rng.random((1, 2000)) * 0.8
+    a, b = (rng.binomial(5, 0.1 + hard * level, (15, 2000)) / 5 for level in (0.9, 1.0))
+    low, high = significance.ratio_bootstrap(a, b, generator(1), 2000)
+    mean = np.mean(a.mean(1) / b.mean(1))
+    influence = (a / b.mean(1)[:, None] - b * (a.mean(1) / b.mean(1) ** 2)[:, None]).mean(0)  # the delta method's
+    half = 1.96 * influence.std(ddof=1) / math.sqrt(2000)
+    assert (high - mean, mean - low) == pytest.approx((half, half), rel=0.1)
+    fixed = significance.ratio_bootstrap(a, b.mean(1), generator(1), 2000)
+    half = 1.96 * (a / b.mean(1)[:, None]).mean(0).std(ddof=1) / math.sqrt(2000)
+    assert (fixed[1] - mean, mean - fixed[0]) == pytest.approx((half, half), rel=0.1)
+    assert fixed[1] - fixed[0] > 2 * (high - low)  # images that are hard for one net are so for the other
+    assert all(map(math.isnan, significance.ratio_bootstrap(a, b * (np.arange(2000) < 1), generator(1), 50)))
+
+
 def test_two_levels_give_the_run_and_the_image_variance_and_warn_below_10_runs():
     rng = generator()
     image, run = rng.random(1000) * 0.5, rng.normal(0, 0.02, (20, 1))

@@ -147,12 +147,14 @@ def relative(
 ) -> dict[str, Any]:  # fmt: skip
     """Errors as ratios to those of a baseline on the same cells: CE of each corruption, their mean, and relative mCE.
 
-    scores, base  top-1 accuracy of each cell, of the net and of the baseline
+    scores, base  top-1 accuracy of each cell, of the net and of the baseline; corruptions that the baseline lacks have
+                  no ratio
     clean         clean accuracy of both; None where unknown, and then nothing is relative to it
     Raises UserError: data_corrupt for a baseline without an error.
     """
     ratios, gains = {}, {}
-    for corruption in panel.names:
+    severity = panel.severities[0]
+    for corruption in (name for name in panel.names if (name, severity) in base):
         mine, theirs = (sum(1 - found[corruption, s] for s in panel.severities) for found in (scores, base))
         if theirs == 0:
             raise UserError("data_corrupt", name, f"{corruption} has error 0, ratio undefined")

@@ -128,6 +128,15 @@ class Results:
         append(self.folder / JOURNAL, as_json(row))
         self.rows[cell] = json.loads(as_json(row))  # as another process would find it
 
+    def wrong(self, cells: Sequence[Cell]) -> np.ndarray:
+        """(cells, images) bool: which images the net gets wrong in each of these cells."""
+        if self.summary is not None:
+            saved = bits_in(self.folder)
+            return ~saved.correct[[saved.cells.index(name(cell)) for cell in cells]]
+        rows = [self.rows[cell] for cell in cells]
+        bits = [np.frombuffer(base64.b64decode(row["bits"]), np.uint8) for row in rows]
+        return ~np.unpackbits(np.stack(bits), axis=1, count=rows[0]["n"]).astype(bool)
+
     def finish(self, files: Mapping[str, bytes], summary: Mapping[str, Any]) -> dict[str, Any]:
         """Writes the files, then the summary that lists their digests; the journal has done its work."""
         for file, content in files.items():

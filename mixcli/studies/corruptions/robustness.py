@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -26,13 +27,15 @@ from mixcli import options
 from mixcli.corruptions.catalogue import SEVERITIES
 from mixcli.corruptions.generated import Saving, digest
 from mixcli.corruptions.parameters import FAMILIES
+from mixcli.corruptions.published import ALEXNET, ALEXNET_SOURCE, PUBLISHED
 from mixcli.data import augment
 from mixcli.engine.device import Machine
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.files import as_json
 from mixcli.report import robustness
-from mixcli.studies import subjects
+from mixcli.sampling import Random
+from mixcli.studies import significance, subjects
 from mixcli.studies.calibration import BIASED_BELOW, calibration
 from mixcli.studies.corruptions import cells as cells_of
 from mixcli.studies.corruptions import means as corruption_means
@@ -45,6 +48,7 @@ from mixcli.studies.subjects import Choice, Subject, title
 BATCH = {"cpu": 512, "cuda": 2000}  # images; that of training's own evaluation on a CPU, so that its score is repeated
 LEARNED = 4  # cells after the first by which the time of all is estimated
 BASELINE = "baseline"  # why its checkpoint is looked at
+IMAGENET, ALEXNET_NAME = "imagenet", "alexnet"
 GUARD = 0.0005  # of clean accuracy that bfloat16 may cost
 
 
@@ -88,11 +92,19 @@ class Tested:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What errors are divided by: accuracies of the same cells, and the clean one."""
+    """What errors are divided by.
+
+    cells   accuracies of the same cells
+    clean   the clean one; None where unknown
+    wrong   (cells, images) bool, which images it gets wrong in each cell of the panel; None where unknown
+    source  of constants
+    """
 
     name: str
     cells: Mapping[Cell, float]
     clean: float | None
+    wrong: np.ndarray | None = None
+    source: str = ""
 
 
 def evaluate(asked: Asked, reporter: Reporter, stop: Stop | None = None) -> dict[str, Any]:
@@ -114,7 +126,7 @@ def evaluate(asked: Asked, reporter: Reporter, stop: Stop | None = None) -> dict
         saving = _saving(asked, cells)
         _pass(tested, cells, saving, asked.batch, reporter, stop or Stop())
         if extra:
-            baseline = _of_results(tested[-1])
+            baseline = _of_results(tested[-1], cells)
         summaries = [_finished(one, cells, dataset, baseline) for one in tested[: len(found)]]
     return _document(summaries, tested, first_line, dataset, asked)
 
@@ -369,8 +381,8 @@ def _baseline(asked: Asked, cells: Cells, found: Sequence[Subject]) -> tuple[Bas
     """A table of cells that was saved, or a net to be evaluated with the others."""
     if asked.baseline is None:
         return None, []
-    if asked.baseline == "alexnet":
-        raise UserError("usage", "--baseline", "alexnet is a baseline of the official ImageNet-C alone")
+    if asked.baseline == ALEXNET_NAME:
+        return _alexnet(asked, cells, found[0]), []
     if asked.baseline.endswith(".csv"):
         return _from_csv(Path(asked.baseline), cells), []
     [choice] = subjects.choose([asked.baseline], "", asked.runs, "--baseline")
@@ -382,13 +394,31 @@ def _baseline(asked: Asked, cells: Cells, found: Sequence[Subject]) -> tuple[Bas
     return None, [subject]
 
 
-def _of_results(one: Tested) -> Baseline:
-    summary = one.results.summary
+def _alexnet(asked: Asked, cells: Cells, subject: Subject) -> Baseline:
+    """Published constants, which stand for the published files and all of them. Raises UserError: usage."""
+    whole = cells.panel.severities == SEVERITIES and asked.per_cell is None
+    classes = len(subject.data["classes"])
+    for wrong, got in (
+        (subjects.corrupted(asked.name) != IMAGENET or classes != PUBLISHED[IMAGENET].classes,
+         f"{asked.name}, {classes} classes"),
+        (cells.kind != "official", cells.label),
+        (not whole, "a part of the images or severities"),
+    ):  # fmt: skip
+        if wrong:
+            problem = "alexnet stands for constants measured on the official ImageNet-C alone, on all of it"
+            hint = "Name a checkpoint, or the cells.csv of one"
+            raise UserError("usage", "--baseline", problem, got, "ImageNet-C, official files", hint)
+    errors = {(name, s): 1 - error for name, error in ALEXNET.items() for s in SEVERITIES}
+    return Baseline(ALEXNET_NAME, errors, None, source=ALEXNET_SOURCE)
+
+
+def _of_results(one: Tested, cells: Cells) -> Baseline:
+    wrong, summary = one.results.wrong(cells.panel.cells), one.results.summary
     if summary is not None:
-        return _of_summary(summary)
+        return replace(_of_summary(summary), wrong=wrong)
     rows = one.results.rows
-    cells = {cell: row["top1"] for cell, row in rows.items() if cell != CLEAN}
-    return Baseline(one.subject.label, cells, rows[CLEAN]["top1"] if CLEAN in rows else None)
+    found = {cell: row["top1"] for cell, row in rows.items() if cell != CLEAN}
+    return Baseline(one.subject.label, found, rows[CLEAN]["top1"] if CLEAN in rows else None, wrong)
 
 
 def _of_summary(summary: Mapping[str, Any]) -> Baseline:
@@ -420,7 +450,19 @@ def _from_csv(path: Path, cells: Cells) -> Baseline:
             if row.get(column) != expected:
                 raise UserError("mismatch", str(path), column, row.get(column), expected)
     clean = scores.pop(CLEAN, None)
-    return Baseline(path.stem if path.stem != "cells" else path.parent.name, scores, clean)
+    name = path.stem if path.stem != "cells" else path.parent.name
+    return Baseline(name, scores, clean, _bits_beside(path, cells, scores))
+
+
+def _bits_beside(path: Path, cells: Cells, scores: Mapping[Cell, float]) -> np.ndarray | None:
+    """(cells, images) bool from the bits beside a table of cells, if they are those of the table."""
+    try:
+        saved = corruption_results.bits_in(path.parent)
+        wrong = ~saved.correct[[saved.cells.index(corruption_results.name(cell)) for cell in cells.panel.cells]]
+    except (UserError, ValueError):
+        return None
+    alike = [round(scores[cell] * len(cells.index)) for cell in cells.panel.cells] == (~wrong).sum(1).tolist()
+    return wrong if alike and np.array_equal(saved.index, cells.index) else None
 
 
 # ----------------------------------------------------------------------------------------------------- what is written
@@ -440,7 +482,7 @@ def _finished(one: Tested, cells: Cells, dataset: str, baseline: Baseline | None
             "environment.json": as_json(one.machine.describe() | _versions(), indent=1),
         }
         return results.finish(files | robustness.files([summary]), summary)
-    block = before["baseline"] if baseline is None else _relative(cells, before, baseline)
+    block = before["baseline"] if baseline is None else _relative(one, cells, before, baseline)
     if block == before["baseline"]:
         return before
     summary = {**before, "baseline": block}
@@ -462,17 +504,46 @@ def _summary(one: Tested, cells: Cells, dataset: str, baseline: Baseline | None)
         "notes": _notes(cells),
         "provenance": _provenance(one, cells),
     }  # fmt: skip
-    return found if baseline is None else {**found, "baseline": _relative(cells, found, baseline)}
+    return found if baseline is None else {**found, "baseline": _relative(one, cells, found, baseline)}
 
 
 SCORES = ("n", "correct", "top1", "top5", *corruption_means.CALIBRATION)
 
 
-def _relative(cells: Cells, summary: Mapping[str, Any], baseline: Baseline) -> dict[str, Any]:
+def _relative(one: Tested, cells: Cells, summary: Mapping[str, Any], baseline: Baseline) -> dict[str, Any]:
     mine = _of_summary(summary)
-    return corruption_means.relative(
+    found = corruption_means.relative(
         cells.panel, mine.cells, baseline.cells, (mine.clean, baseline.clean), baseline.name
     )
+    interval = {} if found["mce"] is None else _interval(one.results.wrong(cells.panel.cells), cells, baseline)
+    return {**found, "low": None, "high": None, "interval": None, "source": baseline.source, **interval}
+
+
+def _interval(wrong: np.ndarray, cells: Cells, baseline: Baseline) -> dict[str, Any]:
+    """Of the mean of the ratios: the same images of both nets drawn again, or of one where the other is constants.
+
+    wrong  (cells, images) bool
+    """
+    panel, images = cells.panel, wrong.shape[1]
+    over = [panel.names.index(name) for name in panel.of(panel.headline)]
+
+    def errors(of: np.ndarray) -> np.ndarray:
+        return of.reshape(len(panel.names), len(panel.severities), images).mean(1)[over]
+
+    if baseline.wrong is not None:
+        theirs, told = errors(baseline.wrong), "both nets' errors anew in each resample"
+    else:
+        theirs = np.array([np.mean([1 - baseline.cells[panel.names[k], s] for s in panel.severities]) for k in over])
+        told = f"conditional on {baseline.name}, whose errors are taken as exact"
+    host = Random(0, "eval-corruptions/baseline").host
+    low, high = significance.ratio_bootstrap(errors(wrong), theirs, host)
+    if not math.isfinite(low):
+        return {"interval": "no interval: some resample has no error of the baseline"}
+    return {
+        "low": low,
+        "high": high,
+        "interval": f"95 % by bootstrap over {images:,} images, {told}; these files alone",
+    }
 
 
 def _notes(cells: Cells) -> list[str]:

@@ -5,6 +5,7 @@ import errno
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +22,11 @@ from mixcli.errors import UserError
 from mixcli.report import robustness
 from mixcli.runs import Run
 from mixcli.studies import subjects
+from mixcli.studies.corruptions import means as corruption_means
 from mixcli.studies.corruptions import results as corruption_results
 from mixcli.studies.corruptions import robustness as corruption_robustness
 from mixcli.studies.corruptions.cells import chosen_images
+from mixcli.studies.corruptions.means import Panel
 from mixcli.studies.corruptions.robustness import Asked, evaluate, seen_in_training
 from tests.engine import harness
 
@@ -573,6 +576,72 @@ def test_errors_are_divided_by_those_of_a_named_baseline_and_of_nothing_else(run
     assert [*by_net["baseline"]["ce"].values()] == pytest.approx([*by_file["baseline"]["ce"].values()])
     drops = [np.array(e) - (1 - s["clean"]["top1"]) for e, s in zip(errors, (alone, base), strict=True)]
     assert by_file["baseline"]["relative_mce"] == pytest.approx(np.divide(*drops).mean())
+
+
+def test_the_mean_of_ratios_has_an_interval_of_both_errors_resampled_or_says_that_it_is_conditional(runs, tmp_path):
+    one, other = map(str, folders(runs))
+    base = Path(run(runs, "digits-c", other, out=tmp_path / "other", per_cell=60)["folders"][0])
+    alone = tmp_path / "alone.csv"
+    shutil.copy(base / "cells.csv", alone)
+    found = {}
+    for name, baseline in {"net": other, "file": base / "cells.csv", "constants": alone}.items():
+        options = {"baseline": str(baseline), "out": tmp_path / name, "per_cell": 60}
+        [found[name]] = run(runs, "digits-c", one, **options)["checkpoints"]
+        again = run(runs, "digits-c", one, **options)["checkpoints"]
+        assert again[0]["baseline"] == found[name]["baseline"]  # once from the journal's bits, once from the saved ones
+    blocks = {name: summary["baseline"] for name, summary in found.items()}
+    numbers = {name: (block["mce"], block["low"], block["high"]) for name, block in blocks.items()}
+    assert numbers["net"] == numbers["file"] != numbers["constants"]
+    assert all(low < mce < high for mce, low, high in numbers.values())
+    assert blocks["net"]["interval"] == (
+        "95 % by bootstrap over 60 images, both nets' errors anew in each resample; these files alone"
+    )
+    assert "conditional on alone, whose errors are taken as exact" in blocks["constants"]["interval"]
+    table = (tmp_path / "net" / "table.md").read_text()
+    mce, low, high = (f"{100 * value:.2f}" for value in numbers["net"])
+    assert f"{mce} \\[{low}, {high}\\]" in table and "both nets' errors anew in each resample" in table
+    [row] = csv.DictReader((tmp_path / "net" / "table.csv").read_text().splitlines())
+    assert [float(row[key]) for key in ("mce", "mce_low", "mce_high")] == pytest.approx(numbers["net"])
+
+
+def imagenet(names=STANDARD, severities=(1, 2, 3, 4, 5), classes=1000, kind="official"):
+    """What a baseline of constants looks at: cells of ImageNet-C and a checkpoint."""
+    cells = SimpleNamespace(panel=Panel(names, severities, names, "224", 3), kind=kind, label=kind)
+    return cells, [SimpleNamespace(data={"classes": list(range(classes))})]
+
+
+def test_the_constants_of_alexnet_are_a_baseline_of_the_official_imagenet_c():
+    cells, subjects = imagenet()
+    baseline, further = corruption_robustness._baseline(Asked("imagenet-c", baseline="alexnet"), cells, subjects)
+    assert further == [] and baseline.wrong is None and "google-research/augmix" in baseline.source
+    perfect, worst = ({cell: top1 for cell in cells.panel.cells} for top1 in (1.0, 0.0))
+    errors = [0.886428, 0.894468, 0.922640, 0.819880, 0.826268, 0.785948, 0.798360, 0.866816, 0.826572, 0.819324,
+              0.564592, 0.853204, 0.646056, 0.717840, 0.606500]  # fmt: skip
+    for scores, mce in ((dict(baseline.cells), 1), (perfect, 0), (worst, np.mean(1 / np.array(errors)))):
+        found = corruption_means.relative(cells.panel, scores, baseline.cells, (0.7, baseline.clean), baseline.name)
+        assert found["mce"] == pytest.approx(mce) and found["told"] == "mCE vs alexnet"
+        assert found["relative_mce"] is None  # no clean error is among the constants
+    with_extra = imagenet((*STANDARD, *EXTRA))[0].panel
+    scores = {cell: 0.5 for cell in with_extra.cells}
+    found = corruption_means.relative(with_extra, scores, baseline.cells, (None, None), baseline.name)
+    assert [*found["ce"]] == list(STANDARD) and [*found["ce"].values()] == pytest.approx(list(0.5 / np.array(errors)))
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "of"),
+    [
+        ("cifar100-c", {}, {}),
+        ("imagenet-c", {}, {"classes": 10}),
+        ("imagenet-c", {}, {"kind": "unofficial folder"}),
+        ("imagenet-c", {"per_cell": 100}, {}),
+        ("imagenet-c", {}, {"severities": (1, 3)}),
+    ],
+    ids=["CIFAR", "some classes", "other files", "some images", "some severities"],
+)
+def test_the_constants_of_alexnet_are_refused_for_anything_else(name, asked, of):
+    with pytest.raises(UserError, match="alexnet stands for constants measured on the official ImageNet-C") as error:
+        corruption_robustness._baseline(Asked(name, baseline="alexnet", **asked), *imagenet(**of))
+    assert error.value.exit_code == 2
 
 
 def test_e17_a_baseline_must_have_the_same_cells_source_and_images(runs, tmp_path):
