@@ -43,8 +43,11 @@ def sections(found: Any) -> Iterator[Section]:
 def _means(found: Any, title: str, columns: Mapping[str, str]) -> Section:
     """A row per arm; with the SD where there is room for it."""
     unequal = len({len(runs) for runs in found.values.values()}) > 1
-    rows = [(f"{arm} (n = {len(runs)})" if unequal else arm, *(_spread(found.runs(arm, name), not title) for name in columns))
-            for arm, runs in found.values.items()]  # fmt: skip
+    rows = [
+        (f"{arm} (n = {len(runs)})" if unequal else arm,
+         *(_spread(found.runs(arm, name), not title) for name in columns))
+        for arm, runs in found.values.items()
+    ]  # fmt: skip
     return Section((f"{title}, mean" if title else "mean ± SD", *columns.values()), tuple(rows))
 
 
