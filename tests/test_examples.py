@@ -113,6 +113,13 @@ def test_the_cpu_form_has_the_arms_and_comparisons_of_the_named_study(monkeypatc
     assert mine.fields.question.startswith("CPU form"), "the table is headed by it"
 
 
+def test_the_study_of_probes_plans_them_and_holds_synermix_against_its_control():
+    found = design.read(Typed(str(STUDIES / "probes-digits.toml")), {}, {})
+    assert found.fields.follow == ("linearity", "geometry") and ("synermix", "clean-ce") in found.fields.family
+    methods = {arm.name: arm.settings.method for arm in found.arms}
+    assert methods["clean-ce"] == methods["synermix"].model_copy(update={"weights": "single"})
+
+
 @pytest.mark.parametrize(("code", "requeued"), [(0, False), (5, False), (75, True)])
 def test_a_task_of_the_job_array_is_one_line_and_is_queued_again_when_it_was_stopped(code, requeued, tmp_path):
     for name, line in (("mixcli", f'echo "$@" > asked; exit {code}'), ("scontrol", 'echo "$@" > queued')):

@@ -160,11 +160,9 @@ def _remarks(
         if seeds:
             yield f"{arm}: {len(values[arm])} of {len(values[arm]) + len(seeds)} runs"
     direction = getattr(import_module(probes.named(probe).module), "direction", None)
-    if direction is None:
-        return
     for a, b in pairs(design, values):
         both = sorted(set(values[a]) & set(values[b]))
-        if both:
+        if direction is not None and both:
             yield from direction(f"{a} against {b}", [(values[a][seed], values[b][seed]) for seed in both])
 
 

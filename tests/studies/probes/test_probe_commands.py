@@ -53,6 +53,8 @@ def test_geometry_of_two_runs_by_site_with_references_and_likeness(runs, capsys,
     assert {r["row"] for r in found} == {"numbers", "class", "cka"} and len({r["site"] for r in found}) == 6
     same = [r for r in found if r["row"] == "numbers" and r["role"] == "main" and r["split"] == "test"]
     assert len(same) == 6 and all(float(r["cohesion_pair"]) <= float(r["cohesion"]) for r in same)
+    fresh = [r for r in found if r["role"] == "untrained" and r["row"] == "numbers"]
+    assert len(fresh) == 3 * 6 and all(0 < float(r["knn"]) <= 1 for r in fresh)
     assert [r["site"] for r in found if r["nc3"]] == ["pooled"] * 4  # of two runs, on test and on training images
     told = json.loads((tmp_path / "geometry-joint.json").read_text())
     assert set(told["headline"][own.name]) == {"cohesion_pair", "separability_centred", "nc1"}
