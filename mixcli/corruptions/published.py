@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mixcli.corruptions.catalogue import STANDARD
+from mixcli.corruptions.parameters import STANDARD
 
 
 @dataclass(frozen=True)
