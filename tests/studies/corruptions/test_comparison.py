@@ -182,6 +182,13 @@ def test_clean_against_corrupted_accuracy_is_drawn_alike_each_time_and_not_of_on
     assert robustness.against_clean(summaries[:1]) == {}
 
 
+def test_in_a_terminal_several_checkpoints_go_by_what_tells_them_apart():
+    names = ["d-small-mixup-s0-0123456789ab", "d-small-none-s1-0123456789ac"]
+    for given, shown in ((names, ["mixup-s0", "none-s1"]), (names[:1], names[:1]), (["a", "b"], ["a", "b"]),
+                         ([names[0], names[0][:-1] + "f"], [names[0], names[0][:-1] + "f"])):  # fmt: skip
+        assert [one["checkpoint"] for one in robustness._shortened([{"checkpoint": name} for name in given])] == shown
+
+
 # ------------------------------------------------------------------------------------------------------------- refusals
 
 
