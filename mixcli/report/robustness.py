@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv as csvlib
 import io
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,13 +67,26 @@ def remarks(summaries: Sequence[Summary]) -> Iterator[str]:
 
 def shown(document: Mapping[str, Any]) -> RenderableType:
     """What eval-corruptions prints: the first line, the tables, and what must be said of them."""
-    summaries = document["checkpoints"]
+    summaries = _shortened(document["checkpoints"])
     lines = [*remarks(summaries), *(f"files: {folder}" for folder in document["folders"])]
     overview, cells, calibration, *others = sections(summaries)
-    ordered = (_turned(overview), cells, _turned(calibration), *others)
+    if len(summaries) == 1:
+        calibration = _turned(calibration)
+    ordered = (_turned(overview), cells, calibration, *others)
     parts = [part for section in ordered for part in (_table(section), Text())]
     return Group(Text(printable(document["told"], limit=2000), style="bold"), Text(), *parts,
                  *(Text(printable(line, limit=2000)) for line in lines))  # fmt: skip
+
+
+def _shortened(summaries: Sequence[Summary]) -> list[Summary]:
+    """Several checkpoints by what tells them apart, for a column of a terminal; the first line has their full names."""
+    full = [summary["checkpoint"] for summary in summaries]
+    short = [re.sub(r"-[0-9a-f]{12}$", "", name) for name in full]
+    common = os.path.commonprefix(short).rpartition("-")[0]
+    short = [name.removeprefix(f"{common}-") if common else name for name in short]
+    if len(full) == 1 or len(set(short)) < len(full):
+        return list(summaries)
+    return [{**summary, "checkpoint": name} for summary, name in zip(summaries, short, strict=True)]
 
 
 def _turned(section: Section) -> Section:
@@ -291,8 +306,9 @@ def against_clean(summaries: Sequence[Summary]) -> dict[str, bytes]:
                       MARKS[place % len(MARKS)], color=COLOURS[place % len(COLOURS)], markersize=7,
                       markeredgecolor="white", label=printable(method, limit=60))  # fmt: skip
         drops = [100 * (s["clean"]["top1"] - s[s["headline"]]) for s in shown]
+        middle = 50 * (min(s["clean"]["top1"] for s in shown) + max(s["clean"]["top1"] for s in shown))
         for drop in sorted({round(min(drops), 1), round(max(drops), 1)}):
-            axis.axline((100, 100 - drop), slope=1, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0,
+            axis.axline((middle, middle - drop), slope=1, color=FAINT, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0,
                         label=f"{drop:.1f} points lost")  # fmt: skip
         for text in axis.legend(fontsize=8, frameon=False).get_texts():
             text.set_parse_math(False)

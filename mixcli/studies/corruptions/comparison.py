@@ -33,6 +33,7 @@ from mixcli.studies.significance import Arm
 
 SCOPE = "these two files, these images; says nothing about the methods"
 WHERE = "where, not whether"
+GAIN, SPREAD = 0.63, 0.4  # points, for which power is told
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def of_saved(
         return replace(report, notes=tuple(_two_files(a, b, scores)), details=(_where(a, b),))
     groups = {arm: [one for one, score in zip(found, scores, strict=True) if score.arm == arm] for arm in arms}
     pairs = [(a, b) for a, b in plan.pairs if min(len(groups[a]), len(groups[b])) > 1]
-    return replace(report, notes=tuple(_hierarchical(groups, pairs)), details=tuple(_descriptive(groups, pairs, test)))
+    notes = (*_hierarchical(groups, pairs), *_powers(groups, pairs))
+    return replace(report, notes=notes, details=tuple(_descriptive(groups, pairs, test)))
 
 
 def refused() -> UserError:
@@ -274,6 +276,18 @@ def _hierarchical(groups: Mapping[str, Sequence[Saved]], pairs: Sequence[tuple[s
         found = significance.run_and_image_bootstrap(first, second, _random(f"{a} - {b}").host)
         yield f"{a} - {b}, hierarchical bootstrap (runs, then images): {found.sentence}"
     yield from _same_generator([one for group in groups.values() for one in group])
+
+
+def _powers(groups: Mapping[str, Sequence[Saved]], pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """How often so many runs would see a gain, at a spread fixed beforehand: five are a coin flip."""
+    usual = ", ".join(f"{100 * significance.power(GAIN, SPREAD, (n, n)):.0f} % with {n}" for n in (3, 5, 10))
+    for a, b in pairs:
+        runs = (len(groups[a]), len(groups[b]))
+        chance = significance.power(GAIN, SPREAD, runs)
+        yield (
+            f"{a} - {b}, power: where runs spread by SD {SPREAD:.2f} points, {runs[0]} + {runs[1]} of them see a true "
+            f"gain of {GAIN:.2f} in {100 * chance:.0f} % of cases by Welch's test ({usual} per arm)"
+        )
 
 
 def _same_generator(found: Sequence[Saved]) -> Iterator[str]:
