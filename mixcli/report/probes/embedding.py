@@ -152,8 +152,8 @@ def files(table: Any, about: Mapping[str, Any]) -> dict[str, bytes]:
 
 def _page(table: Any, about: Mapping[str, Any]) -> str:
     """One self-contained page, plotly inside it; every point tells what it is."""
-    import plotly.graph_objects as go
-    from plotly.subplots import make_subplots
+    import plotly.graph_objects as go  # type: ignore[import-not-found]
+    from plotly.subplots import make_subplots  # type: ignore[import-not-found]
 
     maps, shown, classes = [one for one, _ in _maps(table, about)], names(table), about["shown_classes"]
     titles = [f"{shown[one['checkpoint']]}, seed {one['seed']}: trustworthiness {one['trustworthiness']:.3f}"
