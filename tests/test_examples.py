@@ -75,8 +75,10 @@ def row(monkeypatch, tmp_path):
 
 def test_row_writes_the_scores_and_a_bit_per_test_image(row, capsys):
     for _ in range(2):  # the second call finds the run finished and replaces its line by the same one
-        assert row.main(["few.toml", "--seed", "3", "--out", "results"]) == 0
+        assert row.main(["few.toml", "--seed", "3", "--out", "results", "--per-cell", "20"]) == 0
     (line,) = csv.DictReader(Path("results/rows.csv").read_text().splitlines())
+    assert line["corruptions"].startswith("generated") and line["per_cell"] == "20" and line["mean15"] == ""
+    assert 0 < float(line["mean_available"]) < 1 and float(line["corrupted_nll"]) > 0 and float(line["digital"]) > 0
     assert line["recipe"] == "few" and line["seed"] == "3" and line["method"] == "mixup" and line["device"]
     with np.load(Path("results") / line["bits"]) as bits:
         correct = np.unpackbits(bits["correct"], count=int(bits["images"]))

@@ -1,10 +1,11 @@
-"""Train one row of the results table, evaluate it, and write it down: a line of rows.csv and the images it gets right.
+"""Train one row of the results table, evaluate it, clean and corrupted, and write it down: a line of rows.csv and bits.
 
     python examples/results/row.py examples/openmixup-mixup-cifar100-resnet18.toml --seed 0 --stop-after 9m
 
 Made for a machine that is there for minutes only: the run is resumed where it stands, stopped in time (exit code 75:
 type the same again), and what comes back is small: a CSV line and one bit per test image, never a checkpoint. Any
 further word is passed to `mixcli train` (`--epochs 2` for a trial; its row is then another run with an id of its own).
+`--per-cell N` evaluates the same N images under each corruption, 0 none at all.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from mixcli.files import write_atomic
 
 COLUMNS = [
     "id", "recipe", "method", "dataset", "net", "seed", "epochs", "precision", "test_images", "accuracy",
-    "accuracy_median_last10", "nll", "parameters", "seconds", "device", "threads", "torch", "mixcli", "bits",
+    "accuracy_median_last10", "nll", "corruptions", "per_cell", "mean15", "mean19", "mean14", "mean_available", "noise",
+    "blur", "weather", "digital", "corrupted_ece15", "corrupted_nll", "parameters", "seconds", "device", "threads",
+    "torch", "mixcli", "bits",
 ]  # fmt: skip
 LIMIT = 1_000_000  # bytes of all that a call writes
 
@@ -39,24 +42,44 @@ def main(argv: list[str]) -> int:
     parser.add_argument("recipe", type=Path, help="TOML file of settings")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of rows.csv and bits/")
+    parser.add_argument("--per-cell", type=int, help="images under each corruption; unset: all, 0: no corruptions")
     asked, further = parser.parse_known_args(argv)
 
-    code, document = train(["--config", str(asked.recipe), "--seed", str(asked.seed), *further])
+    code, result = called(["train", "--config", str(asked.recipe), "--seed", str(asked.seed), *further, "--resume"])
     if code:
         return code
-    row, bits = measured(document["result"], asked.recipe.stem)
+    row, bits = measured(result, asked.recipe.stem)
+    if asked.per_cell != 0:
+        code, found = corrupted(result, asked.per_cell)
+        if code:
+            return code
+        row |= found
     written = write(asked.out, row, bits)
     scores = f"{row['accuracy']:.2%} (median of the last ten {row['accuracy_median_last10']:.2%})"
     print(f"{row['method']}: {scores}; {written}")
     return 0
 
 
-def train(words: list[str]) -> tuple[int, dict[str, Any]]:
-    """Runs `mixcli train`, going on where it was stopped; returns its exit code and its document."""
+def called(words: list[str]) -> tuple[int, dict[str, Any]]:
+    """Runs a command of mixcli, which goes on where it was stopped; returns its exit code and what it found."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        code = cli.main(["train", *words, "--resume", "--json"])
-    return code, json.loads(printed.getvalue())
+        code = cli.main([*words, "--json"])
+    return code, json.loads(printed.getvalue())["result"]
+
+
+def corrupted(result: dict[str, Any], per_cell: int | None) -> tuple[int, dict[str, Any]]:
+    """The columns of a finished run under corruption; a mean that its cells do not allow is empty."""
+    words = ["eval-corruptions", f"{result['dataset']}-c", str(Path(result["checkpoint"]).parent)]
+    code, document = called([*words, *([] if per_cell is None else ["--per-cell", str(per_cell)])])
+    if code:
+        return code, {}
+    (found,) = document["checkpoints"]
+    means = {name: found[name] for name in ("mean15", "mean19", "mean14", "mean_available")}
+    families = {name: family["mean"] for name, family in found["families"].items()}
+    errors = {f"corrupted_{name}": found["calibration"][name] for name in ("ece15", "nll")}
+    row = {"corruptions": found["source"], "per_cell": found["images"], **means, **families, **errors}
+    return code, {name: "" if value is None else value for name, value in row.items()}
 
 
 def measured(result: dict[str, Any], recipe: str) -> tuple[dict[str, Any], np.ndarray]:
@@ -71,7 +94,7 @@ def measured(result: dict[str, Any], recipe: str) -> tuple[dict[str, Any], np.nd
     if correct.mean() != result["accuracy"]:
         raise SystemExit(f"{checkpoint}: scores {correct.mean():.4%} here, {result['accuracy']:.4%} in its run")
     row = {**environment, **result, "recipe": recipe, "bits": f"bits/{result['id']}.npz"}
-    return {name: row[name] for name in COLUMNS}, correct
+    return {name: row.get(name, "") for name in COLUMNS}, correct
 
 
 def write(out: Path, row: dict[str, Any], correct: np.ndarray) -> str:
