@@ -120,7 +120,7 @@ def unfinished(run: Run, checkpoint: bool = True) -> Run:
 
 MISTAKES: list[tuple[str, str]] = [
     ("train --epoch 3", "mixcli train: error: --epoch: no such option. Did you mean --epochs?"),
-    ("train --zzz", "mixcli train: error: --zzz: no such option. See --help"),
+    ("train --xyzzy", "mixcli train: error: --xyzzy: no such option. See --help"),
     ("train -e", "mixcli train: error: -e: no such option. See --help"),
     ("train --lr", "mixcli train: error: --lr: needs a value"),
     ("train --resume=yes", "mixcli train: error: --resume: takes no value"),
