@@ -39,13 +39,10 @@ class Reporter(Protocol):
     def warn(self, subject: str, problem: str) -> None: ...
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """Which cells, and from where; None: all, or whichever is there."""
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where corrupted images come from, and how many of them are looked at; None: all, or whichever is there."""
 
-    data_dir: Path
-    corruptions: tuple[str, ...] | None = None
-    severities: tuple[int, ...] | None = None
     per_cell: int | None = None
     seed: int | None = None
     generate: bool = False
@@ -55,6 +52,15 @@ class Wanted:
     save: Path | None = None
     frost_dir: Path | None = None
     jpeg85: bool = False
+
+
+@dataclass(frozen=True)
+class Wanted(Origin):
+    """Which cells of which folder; None: all."""
+
+    data_dir: Path
+    corruptions: tuple[str, ...] | None = None
+    severities: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ from mixcli.studies.calibration import BIASED_BELOW, calibration
 from mixcli.studies.corruptions import cells as cells_of
 from mixcli.studies.corruptions import means as corruption_means
 from mixcli.studies.corruptions import results as corruption_results
-from mixcli.studies.corruptions.cells import Cells, Reporter, Wanted
+from mixcli.studies.corruptions.cells import Cells, Origin, Reporter, Wanted
 from mixcli.studies.corruptions.means import Cell
 from mixcli.studies.corruptions.results import CLEAN, Results
 from mixcli.studies.subjects import Choice, Subject, title
@@ -53,7 +53,7 @@ GUARD = 0.0005  # of clean accuracy that bfloat16 may cost
 
 
 @dataclass(frozen=True)
-class Asked:
+class Asked(Origin):
     """What was typed after `mixcli eval-corruptions NAME-c`."""
 
     name: str
@@ -62,15 +62,6 @@ class Asked:
     data_dir: Path | None = None  # the checkpoint's own unless typed
     corruptions: str | None = None
     severities: str | None = None
-    per_cell: int | None = None
-    seed: int | None = None
-    generate: bool = False
-    official: bool = False
-    verify: bool = False
-    allow_unofficial: bool = False
-    save: Path | None = None
-    frost_dir: Path | None = None
-    jpeg85: bool = False
     baseline: str | None = None
     batch: int | None = None
     precision: str | None = None
@@ -134,8 +125,8 @@ def evaluate(asked: Asked, reporter: Reporter, stop: Stop | None = None) -> dict
 def _wanted(asked: Asked, data_dir: Path) -> Wanted:
     """The options that say which cells, parsed and held against each other before a file is read."""
     names, severities = cells_of.corruptions(asked.corruptions), cells_of.severities(asked.severities)
-    wanted = Wanted(data_dir, names, severities, asked.per_cell, asked.seed, asked.generate, asked.official,
-                    asked.verify, asked.allow_unofficial, asked.save, asked.frost_dir, asked.jpeg85)  # fmt: skip
+    origin = {field.name: getattr(asked, field.name) for field in fields(Origin)}
+    wanted = Wanted(data_dir, names, severities, **origin)
     cells_of.check_combination(wanted)
     if asked.batch is not None and asked.batch < 1:
         raise UserError("usage", "--batch-size", "must be ≥ 1", asked.batch)
