@@ -136,7 +136,7 @@ class Mix:
         if labels.is_floating_point():
             return (ratio * picked).sum(0)
         rows = torch.zeros(len(labels), classes, device=labels.device)
-        if len(picked) == 2:
+        if len(picked) == 2:  # two summands give the same bits in either order
             return rows.scatter_add_(1, picked.T, ratio[:, :, 0].T)
         for share, label in zip(ratio, picked, strict=True):  # one source at a time: sums in one order, on any device
             rows.scatter_add_(1, label[:, None], share)

@@ -95,7 +95,7 @@ def beta(rng: Generator, alpha: float, size: int) -> np.ndarray:
 def dirichlet(rng: Generator, concentrations: np.ndarray) -> np.ndarray:
     """One draw per row of `concentrations` (n, K), float64; rows sum to 1, entries of concentration 0 are 0.
 
-    Gamma(a) is Gamma(a + 1) U^(1/a), taken as a logarithm: at small concentrations gammas themselves vanish.
+    Below 1, Gamma(a) is Gamma(a + 1) U^(1/a), taken as a logarithm: at small concentrations gammas themselves vanish.
     """
     if not ((concentrations > 0) & (concentrations < 1)).any():
         weights = rng.standard_gamma(concentrations)
