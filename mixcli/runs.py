@@ -91,6 +91,11 @@ class Run:
         valid = isinstance(result, dict) and result.get("format") == RESULT_FORMAT and result.get("id") == self.id
         return result if valid else None
 
+    def kept(self) -> dict[int, Path]:
+        """The checkpoints that `--keep` left, by epoch, ascending."""
+        found = [] if self.epochs.is_symlink() else sorted(self.epochs.glob("epoch-[0-9]*.ckpt"))
+        return {int(path.stem.removeprefix("epoch-")): path for path in found}
+
     def edited(self) -> bool:
         """Whether the log of a finished run is whole, and another than the one that was there when it ended."""
         recorded, found = (self.finished() or {}).get(METRICS_DIGEST), _digest(self.metrics)
@@ -245,8 +250,7 @@ class Run:
             return
         known = [self.result, self.correct, self.metrics, self.checkpoint, self.previous, self.best, self.environment,
                  self.labelled, self.log, self.error]  # fmt: skip
-        weights = [] if self.epochs.is_symlink() else sorted(self.epochs.glob("epoch-[0-9]*.ckpt"))
-        for path in (*known, *weights, self.lineage, self.settings):
+        for path in (*known, *self.kept().values(), self.lineage, self.settings):
             path.unlink(missing_ok=True)
         with suppress(OSError):  # not there, or not empty
             self.epochs.rmdir()

@@ -75,6 +75,7 @@ def test_a_dry_run_tells_the_cost(capsys):
         (["linearity", "latest", "--images", "9"], 3, "--images: 9 images of 10 classes"),
         (["linearity", "latest", "--all-epochs"], 2, "--all-epochs: "),
         (["linearity", "latest", "--study", "quickstart"], 2, "--study: names the runs"),
+        (["all", "--study", "quickstart"], 2, "--study: compares the numbers of one probe"),
         (["linearity", "latest", "--against", "latest"], 2, "latest: named twice"),
         (["calibration", "latest", "--out", "x.bmpx"], 2, "--out: suffix"),
         (["calibration", "latest", "--seed", "-1"], 2, "--seed: "),
@@ -96,6 +97,23 @@ def test_the_finished_runs_of_a_study_give_one_number_each_and_a_sentence_per_si
     assert "points are hundredths of the number" in text and "exploratory: the study did not plan this probe" in text
     rows = Path("studies/small/probe-calibration.csv").read_text().splitlines()
     assert len(rows) == 1 + 2 * 2 * 2  # arms, seeds, numbers
+
+
+def test_the_kept_epochs_of_a_study_are_followed_arm_by_arm(trained, capsys):
+    tiny = study.TINY.replace('"small"', '"kept"')
+    file = study.write(tiny.replace("epochs = 2", 'epochs = 3\nkeep = "every:2"') + study.ARMS, "kept.toml")
+    assert main(["ablate", file, "--devices", "cpu:1", "--quiet"]) == 0
+    out, _ = said(capsys, "calibration", "--study", file, "--all-epochs", "--quiet")
+    assert "mixup, 2" in out and "means over runs" in out
+    last, _ = said(capsys, "calibration", "--study", file, "--json")
+    both, _ = said(capsys, "calibration", "--study", file, "--all-epochs", "--json")
+    [kept] = json.loads(both)["result"]["epochs"]
+    assert kept["epoch"] == 2 and kept["values"] != json.loads(last)["result"]["values"]
+    rows = Path("studies/kept/probe-calibration-epochs.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 2 * 2 and rows[0].startswith("epoch,arm,seed,number,value")
+    assert main(["ablate", study.write(), "--devices", "cpu:1", "--quiet"]) == 0
+    _, err = said(capsys, "calibration", "--study", "small.toml", "--all-epochs", "--quiet", code=2)
+    assert "kept no epoch in common" in err
 
 
 def test_help_of_a_probe_shows_its_own_options(capsys):

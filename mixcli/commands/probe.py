@@ -62,7 +62,7 @@ def probe(
     own = probes.NoOptions() if what == "all" else options.own(probes.named(what).options, typed)
     data = data_dir or os.environ.get("MIXCLI_DATA_DIR") or os.environ.get("MIXCLI_DATA")
     numbers = {"images": number(images, "--images", "batch"), "seed": number(seed, "--seed", "seed")}
-    if study is not None and (run is not None or against or all_epochs):
+    if study is not None and (run is not None or against):
         raise UserError("usage", "--study", "names the runs, so none is given beside it")
     if study is not None and what == "all":
         raise UserError("usage", "--study", "compares the numbers of one probe", expected="one of mixcli list probes")
@@ -103,6 +103,11 @@ def _probe_study(name: str, tiny: bool, asked: probing.Asked, reporter: Reporter
 
     found = design.read(design.Typed(name, tiny=tiny), {"runs": str(asked.runs)}, os.environ)
     folder = Path("studies") / found.name
+    if asked.all_epochs:
+        course = probed_study.course(found, asked, reporter)
+        probed_study.write_course(course, asked.out or folder)
+        document = [{"epoch": epoch, **one.document()} for epoch, one in course.items()]
+        return Outcome({"epochs": document}, lambda: page.course(course))
     probed = probed_study.over(found, asked, reporter, probed_study.is_planned(found, asked, folder))
     probed_study.write(probed, asked.out or folder)
     return Outcome(probed.document(), lambda: page.shown(probed))

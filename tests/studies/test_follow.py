@@ -134,9 +134,9 @@ def probed(monkeypatch):
     """What is probed: (probe, run), each time."""
     found, headlines = [], probing.headlines
 
-    def counted(asked, run, reporter):
-        found.append((asked.probe, run.folder.name))
-        return headlines(asked, run, reporter)
+    def counted(asked, checkpoint, reporter):
+        found.append((asked.probe, checkpoint.parent.name))
+        return headlines(asked, checkpoint, reporter)
 
     monkeypatch.setattr(probing, "headlines", counted)
     monkeypatch.setattr(figures, "saved", lambda drawn: {"png": b"", "pdf": b""})

@@ -10,11 +10,13 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from mixcli.errors import printable
 from mixcli.report.plots import FAINT, GREY, INK
 
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#66ccee", "#aa3377")
-MARKS = "osD^vP"
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#aa8800", "#66ccee", "#aa3377", "#222222")
+MARKS = "osD^vPX"
 UNTRAINED = "#9a9a9a"
 INCHES = 2.9  # of a panel's height
 
@@ -99,16 +101,14 @@ def number(value: Any) -> str:
 def banded(axis: Any, x: Iterable[float], line: Any, column: str, place: int, name: str) -> None:
     """A line with its mark, and the columns _low and _high as a band."""
     colour, x = COLOURS[place % len(COLOURS)], list(x)
-    axis.fill_between(x, line[f"{column}_low"].to_numpy(float), line[f"{column}_high"].to_numpy(float), color=colour,
-                      alpha=0.18, linewidth=0)  # fmt: skip
+    low, high = (np.asarray(line[f"{column}_{end}"], np.float64) for end in ("low", "high"))
+    axis.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     axis.plot(x, line[column], color=colour, marker=MARKS[place % len(MARKS)], markersize=4.5, linewidth=1.5,
               label=printable(name, limit=60))  # fmt: skip
 
 
 def numbers(axis: Any, values: Any, rows: Any, columns: Any, x: str, y: str, top: float) -> None:
     """A table as a picture: darker is more, `top` the largest number of all panels; None stays empty."""
-    import numpy as np
-
     found = np.array([[np.nan if v is None else v for v in line] for line in values], float)
     axis.imshow(found, cmap="Blues", vmin=0, vmax=1.25 * top or 1.0, aspect="auto")
     for (i, j), value in np.ndenumerate(found):

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -17,6 +18,7 @@ from mixcli.report.probes.figures import number
 from mixcli.report.probes.findings import table, text
 
 FEW = 15  # sentences that are printed; of more a line counts them, since the tables say as much
+FEW_EPOCHS = 6  # that are ticks of their own
 CLAIM = "above"  # the verdict of a sentence that claims a difference
 
 
@@ -101,6 +103,21 @@ def _evidence(c: Mapping[str, Any] | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def course(found: Mapping[int, Any]) -> RenderableType:
+    """Of every kind of number a table: a row per arm and kept epoch, a column per site."""
+    last = found[max(found)]
+    head = f"{last.study}: {last.probe} at kept epochs, {last.told}"
+    parts = [part for kind, names in kinds(last).items() for part in (table(_course(found, kind, names)), Text())]
+    more = f"means over runs; intervals and differences: probe-{last.probe}-epochs*.csv and the figure"
+    return Group(text(head, "bold"), Text(), *parts, text(more))
+
+
+def _course(found: Mapping[int, Any], kind: str, names: Sequence[str]) -> Section:
+    rows = [(f"{arm}, {epoch}", *(_spread(one.runs(arm, name), False) for name in names))
+            for arm in found[max(found)].values for epoch, one in found.items()]  # fmt: skip
+    return Section((f"{kind}, epoch", *map(_site, names)), tuple(rows))
+
+
 # --------------------------------------------------------------------------------------------------------------- figure
 
 
@@ -121,6 +138,24 @@ def drawn(found: Any) -> Any:
     figures.titled(page, f"{found.study}: {found.probe}", below)
     if sites > 1:
         figures.legend(page, axes[0], columns=len(arms))
+    return page
+
+
+def course_drawn(found: Mapping[int, Any]) -> Any:
+    """A panel per number: the mean of each arm over the kept epochs, its 95 % t interval a band."""
+    last, epochs = found[max(found)], list(found)
+    page, axes = figures.panels(len(last.numbers), width=2.7, height=2.3, columns=4)
+    for axis, name in zip(axes, last.numbers, strict=True):
+        for k, arm in enumerate(last.values):
+            mean, low, high = np.array([one.mean(arm, name) for one in found.values()]).T
+            figures.banded(axis, epochs, {"m": mean, "m_low": low, "m_high": high}, "m", k, arm)
+        kind, _, site = name.partition(".")
+        figures.panel(axis, f"{kind}, {site}" if site else kind, x="epoch")
+        if len(epochs) <= FEW_EPOCHS:
+            axis.set_xticks(epochs)
+    below = f"{last.told}; mean of an arm and its 95 % t interval"
+    figures.titled(page, f"{last.study}: {last.probe} over training", below)
+    figures.legend(page, axes[0], columns=7)
     return page
 
 

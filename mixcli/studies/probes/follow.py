@@ -1,6 +1,6 @@
 """follow.py: headline numbers of probes as columns of a study: made once per run, kept in its own folder.
 
-    runs/ID/studies/headlines/PROBE-KEY.json    the numbers of one run; the key is made of all that they rest on
+    runs/ID/studies/headlines/PROBE-KEY.json    the numbers of one checkpoint; the key is made of all they rest on
 
 The probe's defaults are what a study follows. A run that the probe cannot be made of (a loss without random parts) has
 no numbers, and why is kept in their place.
@@ -46,30 +46,32 @@ def measure(run: Run, names: Sequence[str], device: str, reporter: Reporter, sto
         headlines(replace(standard(probe), device=device), run, reporter)
 
 
-def headlines(asked: Asked, run: Run, reporter: Reporter) -> Headline:
+def headlines(asked: Asked, run: Run, reporter: Reporter, checkpoint: Path | None = None) -> Headline:
     """The numbers of a finished run, made where they are not kept already; `--refresh` makes them anew.
 
+    checkpoint  one of the run's kept epochs; None for its last epoch
     Raises UserError like `probing.headlines`, but for what this run's method does not have.
     """
-    kept = None if asked.refresh else _read(asked, run)
+    at = checkpoint or run.checkpoint
+    kept = None if asked.refresh else _read(asked, run, at)
     if kept is not None:
         return kept
     reason, values = "", {}
     try:
         values = {name: value if math.isfinite(value) else None
-                  for name, value in probing.headlines(asked, run, reporter).items()}  # fmt: skip
+                  for name, value in probing.headlines(asked, at, reporter).items()}  # fmt: skip
     except Unsuited as error:
         reason = str(error)
-    path = _path(asked, run)
+    path = _path(asked, run, at)
     with told(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, as_json({**_identity(asked, run), "values": values, "reason": reason}, indent=1))
+    write_atomic(path, as_json({**_identity(asked, run, at), "values": values, "reason": reason}, indent=1))
     return Headline(values, _told(asked, run), _reasons(asked, reason))
 
 
 def _headline(probe: str, run: Run) -> Headline | None:
     """What is kept of a run, its names those of a study's columns."""
-    found = _read(standard(probe), run)
+    found = _read(standard(probe), run, run.checkpoint)
     return found and replace(found, values={f"{probe}.{name}": value for name, value in found.values.items()})
 
 
@@ -86,21 +88,21 @@ def _wanted(asked: Asked) -> dict[str, Any]:
             "images": asked.images, "stages": asked.stages, "seed": asked.seed}  # fmt: skip
 
 
-def _identity(asked: Asked, run: Run) -> dict[str, Any]:
+def _identity(asked: Asked, run: Run, checkpoint: Path) -> dict[str, Any]:
     """All that the numbers rest on. A run that was made again has another result, if only by its seconds."""
     result = hashlib.sha256(run.result.read_bytes()).hexdigest()
-    return {**_wanted(asked), "result": result, "program": __version__}
+    return {**_wanted(asked), "checkpoint": checkpoint.name, "result": result, "program": __version__}
 
 
-def _path(asked: Asked, run: Run) -> Path:
-    key = hashlib.sha256(json.dumps(_identity(asked, run), sort_keys=True).encode()).hexdigest()[:12]
+def _path(asked: Asked, run: Run, checkpoint: Path) -> Path:
+    key = hashlib.sha256(json.dumps(_identity(asked, run, checkpoint), sort_keys=True).encode()).hexdigest()[:12]
     return run.folder / "studies" / "headlines" / f"{asked.probe}-{key}.json"
 
 
-def _read(asked: Asked, run: Run) -> Headline | None:
+def _read(asked: Asked, run: Run, checkpoint: Path) -> Headline | None:
     """What is kept, or None: a file that is no longer whole is made anew."""
     try:
-        kept = json.loads(_path(asked, run).read_bytes())
+        kept = json.loads(_path(asked, run, checkpoint).read_bytes())
         values, reason = dict(kept["values"]), str(kept["reason"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -427,20 +427,16 @@ def verdict(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) ->
 def direction(who: str, pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> Iterator[str]:
     """The verdict in words; a pair holds the headline numbers of two runs of one seed."""
     signs, seeds = verdict(pairs), len(pairs)
-    between = [site for site in signs if site not in NOT_INTERMEDIATE]
-    less = [site for site in between if signs[site] > 0]
-    enough = seeds >= SEEDS
-    seen = (
-        "direction seen" if enough else f"no verdict from {seeds} seed{'' if seeds == 1 else 's'}, {SEEDS} are needed"
-    )
-    less_told, more_told = (_listed(signs, sign) for sign in (1, -1))
-    yield f"{who}, both normalisations, every seed: less linear at {less_told}; more linear at {more_told}"
-    if less:
-        yield f"(i) intermediate stages less linear: {seen} at {', '.join(less)}"
-    else:
-        yield f"(i) intermediate stages less linear: {'not seen' if enough else seen}"
+    found = [(f"{word} linear at", _listed(signs, sign)) for word, sign in (("less", 1), ("more", -1))]
+    told = "; ".join(" ".join(part) for part in found if part[1]) or "no site differs in one direction"
+    yield f"{who}, both normalisations, every seed: {told}"
+    if seeds < SEEDS:
+        yield f"no verdict from {seeds} seed{'' if seeds == 1 else 's'}, {SEEDS} are needed"
+        return
+    less = [site for site, sign in signs.items() if site not in NOT_INTERMEDIATE and sign > 0]
     everywhere = all(sign < 0 for sign in signs.values())
-    yield f"(ii) every site more linear: {seen if everywhere or not enough else 'not seen'}"
+    yield (f"(i) intermediate stages less linear: {'direction seen at ' + ', '.join(less) if less else 'not seen'}; "
+           f"(ii) every site more linear: {'direction seen' if everywhere else 'not seen'}")  # fmt: skip
 
 
 def _no_test(pairs: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]) -> Iterator[str]:
@@ -459,4 +455,4 @@ def _luck(stages: int, seeds: int) -> float:
 
 
 def _listed(signs: Mapping[str, int], sign: int) -> str:
-    return ", ".join(site for site, found in signs.items() if found == sign) or "none"
+    return ", ".join(site for site, found in signs.items() if found == sign)

@@ -3,7 +3,7 @@
 Nets are rebuilt from their checkpoints, never compiled, in eval mode, in float32 without autocast and TF32, whose
 rounding alone would look like non-linearity; a probe leaves them as they were. Images are chosen by (seed, probe, data
 set) and never by the checkpoint, so several checkpoints see the same ones. One checkpoint describes one file; the way
-from a probe to a sentence about methods is `mixcli probe NAME --study STUDY` (probed_study.py).
+from a probe to a sentence about methods is `mixcli probe NAME --study STUDY` (study.py).
 """
 
 from __future__ import annotations
@@ -193,13 +193,14 @@ def look(scene: Scene, told: str) -> Findings:
     return replace(found, about={**about(scene), "told": told, **found.about}, headline=named)
 
 
-def headlines(asked: Asked, run: Run, reporter: Reporter) -> dict[str, float]:
-    """The headline numbers of a finished run's last epoch, by name; leaves nothing but the feature cache.
+def headlines(asked: Asked, checkpoint: Path, reporter: Reporter) -> dict[str, float]:
+    """The headline numbers of a checkpoint, by name; leaves nothing but the feature cache.
 
     asked  which probe and how; the run that it names is of no matter
     Raises UserError like `run`.
     """
-    scene = replace(scene_of(replace(asked, run=str(run.folder), against=()), reporter), brief=True)
+    alone = replace(asked, run=str(checkpoint), against=(), all_epochs=False)
+    scene = replace(scene_of(alone, reporter), brief=True)
     with exact(scene.main):
         return dict(look(scene, "").headline[scene.main.label])
 
@@ -257,15 +258,13 @@ def _choices(asked: Asked) -> tuple[list[Choice], tuple[str, ...]]:
 
 def _epochs(path: Path) -> list[Choice]:
     """The kept epochs of the run of a checkpoint, and its last one unless it is among them."""
-    folder = path.parent.parent if path.parent.name == "epochs" else path.parent
-    run = Run(folder)
-    kept = sorted(run.epochs.glob("epoch-[0-9]*.ckpt"))
+    run = Run(path.parent.parent if path.parent.name == "epochs" else path.parent)
+    kept = run.kept()
     if not kept:
-        raise UserError("usage", "--all-epochs", f"{folder} kept no epochs", hint="Train with --keep every:10")
-    result = run.finished() or {}
-    last = runs.checkpoint_in(folder)
-    has_last = kept[-1].stem == f"epoch-{result.get('epochs', -1):04d}"
-    return [Choice(one, "kept epoch") for one in kept] + ([] if has_last else [Choice(last, "last epoch")])
+        raise UserError("usage", "--all-epochs", f"{run.folder} kept no epochs", hint="Train with --keep every:10")
+    found = [Choice(one, "kept epoch") for one in kept.values()]
+    last = (run.finished() or {}).get("epochs")
+    return found if last in kept else [*found, Choice(runs.checkpoint_in(run.folder), "last epoch")]
 
 
 def _check_out(out: Path | None) -> None:

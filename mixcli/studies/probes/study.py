@@ -8,6 +8,7 @@ sentences, unadjusted.
     studies/NAME/probe-PROBE.csv               a row per run and number
     studies/NAME/probe-PROBE-comparisons.csv   a row per comparison
     studies/NAME/probe-PROBE.png, .pdf         a dot per run, the mean of an arm and its interval
+    studies/NAME/probe-PROBE-epochs...         the same at every kept epoch; the figure follows the means of the arms
 """
 
 from __future__ import annotations
@@ -88,10 +89,13 @@ def is_planned(design: Design, asked: Asked, folder: Path) -> bool:
     return named and follow.is_standard(asked)
 
 
-def over(design: Design, asked: Asked, reporter: Reporter, planned: bool = False) -> Probed:
+def over(
+    design: Design, asked: Asked, reporter: Reporter, planned: bool = False, epoch: int | None = None
+) -> Probed:  # fmt: skip
     """The headline numbers of every finished cell of a study, made where they are not kept, and its arms compared.
 
     planned  whether the study named the probe before its first run
+    epoch    one that every finished run kept; None for the last
     Raises UserError: failed_cells where no run is finished, and whatever the probe raises of all runs.
     """
     arms = ablation.final_arms(design)
@@ -104,7 +108,7 @@ def over(design: Design, asked: Asked, reporter: Reporter, planned: bool = False
             missing[cell.arm].append(cell.seed)
             continue
         reporter.note(f"{cell.name}: {run.folder.name}")
-        found = follow.headlines(asked, run, reporter)
+        found = follow.headlines(asked, run, reporter, None if epoch is None else run.kept()[epoch])
         heads.append(found)
         values[cell.arm][cell.seed] = {name: value for name, value in found.values.items() if value is not None}
     if not heads:
@@ -115,6 +119,20 @@ def over(design: Design, asked: Asked, reporter: Reporter, planned: bool = False
     remarks = (*_remarks(design, asked.probe, values, missing, planned), *reasons)
     told = " | ".join(dict.fromkeys(head.told for head in heads))
     return Probed(design.name, asked.probe, design.baseline, planned, values, missing, rows, remarks, told)
+
+
+def course(design: Design, asked: Asked, reporter: Reporter) -> dict[int, Probed]:
+    """What `over` finds at every epoch that all finished runs kept, ascending; no comparison in it is planned.
+
+    Raises UserError: usage where there is no such epoch, and whatever `over` raises.
+    """
+    jobs = [cell.job.run for arm in ablation.final_arms(design) for cell in arm.cells]
+    kept = [set(run.kept()) for run in jobs if run.finished() is not None]
+    epochs = sorted(set.intersection(*kept)) if kept else []
+    if kept and not epochs:
+        problem = f"the runs of {design.name} kept no epoch in common"
+        raise UserError("usage", "--all-epochs", problem, hint='Set keep = "every:10" in [base]')
+    return {epoch: over(design, asked, reporter, epoch=epoch) for epoch in epochs} or {0: over(design, asked, reporter)}
 
 
 def pairs(design: Design, arms: Iterable[str]) -> list[tuple[str, str]]:
@@ -168,16 +186,34 @@ def _remarks(
 
 def write(found: Probed, folder: Path) -> None:
     """The two tables and the figure. Raises UserError: disk_full, io."""
-    rows = [
-        {"arm": arm, "seed": seed, "number": name, "value": value}
-        for arm, runs in found.values.items()
-        for seed, numbers in runs.items()
-        for name, value in numbers.items()
-    ]
-    comparisons = [{k: v for k, v in row.items() if k != "notes"} for row in found.comparisons]
+    _write(folder, f"probe-{found.probe}", _values(found), _differences(found), page.drawn(found))
+
+
+def write_course(found: Mapping[int, Probed], folder: Path) -> None:
+    """The same over the kept epochs. Raises UserError: disk_full, io."""
+    values = [{"epoch": epoch, **row} for epoch, one in found.items() for row in _values(one)]
+    differences = [{"epoch": epoch, **row} for epoch, one in found.items() for row in _differences(one)]
+    name = f"probe-{next(iter(found.values())).probe}-epochs"
+    _write(folder, name, values, differences, page.course_drawn(found))
+
+
+def _values(found: Probed) -> Iterator[dict[str, Any]]:
+    for arm, runs in found.values.items():
+        for seed, numbers in runs.items():
+            for name, value in numbers.items():
+                yield {"arm": arm, "seed": seed, "number": name, "value": value}
+
+
+def _differences(found: Probed) -> Iterator[dict[str, Any]]:
+    return ({k: v for k, v in row.items() if k != "notes"} for row in found.comparisons)
+
+
+def _write(
+    folder: Path, name: str, values: Iterable[dict[str, Any]], differences: Iterable[dict[str, Any]], drawn: Any
+) -> None:  # fmt: skip
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / f"probe-{found.probe}.csv", robustness.csv(rows))
-    write_atomic(folder / f"probe-{found.probe}-comparisons.csv", robustness.csv(comparisons))
-    for kind, content in figures.saved(page.drawn(found)).items():
-        write_atomic(folder / f"probe-{found.probe}.{kind}", content)
+    write_atomic(folder / f"{name}.csv", robustness.csv(list(values)))
+    write_atomic(folder / f"{name}-comparisons.csv", robustness.csv(list(differences)))
+    for kind, content in figures.saved(drawn).items():
+        write_atomic(folder / f"{name}.{kind}", content)

@@ -259,7 +259,7 @@ def test_headline_numbers_are_those_declared_and_the_same_without_references(nam
     method, few = suited(name)
     whole = probe(name, run_of(runs, method), options=few).findings
     asked = Asked(name, options=probes.named(name).options(**few))
-    alone = probing.headlines(asked, Run(probing.Path(run_of(runs, method))), Heard())
+    alone = probing.headlines(asked, probing.Path(run_of(runs, method)) / "run.ckpt", Heard())
     assert alone == pytest.approx(whole.headline[whole.table["checkpoint"].iloc[0]], rel=1e-9)
     assert alone and all(n in declared or any(n.startswith(d) for d in declared if d.endswith(".")) for n in alone)
     assert {d for d in declared} == {next(d for d in declared if n == d or n.startswith(d)) for n in alone}
