@@ -24,7 +24,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that beg
 TIMES = ("seconds", "seconds_per_step")
 NONE = "–"
 LONG = 400  # characters of a cell
-ACROSS = 6  # columns of a table of follow-ups: more do not fit a terminal
+ACROSS = 8  # columns of a table of follow-ups: more do not fit a terminal
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,21 @@ def sections(report: Any) -> Iterator[Section]:
         yield _differences("comparisons" if report.plan.post_hoc else "planned comparisons", planned, "Holm p")
     if others:
         yield _differences("exploratory, unadjusted", others, "p")
-    for start in range(0, len(report.columns), ACROSS):
-        names = list(report.columns)[start : start + ACROSS]
-        headings = ("follow-up (means)", *(report.columns[name] for name in names))
-        rows = tuple((row.arm, *(_short(row.columns[name]) for name in names)) for row in report.rows)
-        yield Section(headings, rows)
+    for title, columns in _grouped(report.columns):
+        rows = tuple((row.arm, *(_short(row.columns[name]) for name in columns)) for row in report.rows)
+        yield Section((title, *columns.values()), rows)
     yield from (detail.section for detail in report.details)
+
+
+def _grouped(columns: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """Follow-up columns by table: a number that is taken at several sites has one of its own, a column per site."""
+    groups: dict[str, dict[str, str]] = {}
+    for name, heading in columns.items():
+        number, _, site = heading.rpartition(" ") if name.count(".") == 2 else ("", "", heading)
+        groups.setdefault(f"{number} (means)" if number else "follow-up (means)", {})[name] = site
+    for title, found in groups.items():
+        for start in range(0, len(found), ACROSS):
+            yield title, dict(list(found.items())[start : start + ACROSS])
 
 
 def _arms(report: Any, versus: Mapping[str, Mapping[str, Any]]) -> Section:

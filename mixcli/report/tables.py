@@ -19,6 +19,7 @@ from mixcli.errors import printable
 from mixcli.report import export
 
 LONG = 2000  # characters of a cell; paths must not be cut
+WHOLE = 12  # characters of a word in an arm's name that are not broken
 OWN_ROWS = {"loss", "accuracy"}  # of the training part, shown apart from the parts of the loss
 
 
@@ -108,28 +109,30 @@ def rows(title: str, document: Mapping[str, Any], columns: Mapping[str, str]) ->
     return Group(table, _text(f"{document['unit']}; {document['environment']['device']}", "dim"))
 
 
+def section(section: export.Section) -> Table:
+    """A table of names and numbers; headings are wrapped, numbers are not, and no word of a name is cut."""
+    table = Table(box=box.HORIZONTALS, pad_edge=False, padding=(0, 1), border_style="dim")
+    name, *numbers = section.headings
+    longest = max((len(word) for row in section.rows for word in row[0].split()), default=0)
+    table.add_column(_text(name), style="cyan", overflow="fold", min_width=min(longest, WHOLE))
+    for place, heading in enumerate(numbers, 1):
+        widest = max((len(row[place]) for row in section.rows), default=0)
+        table.add_column(_text(heading), justify="right", min_width=widest)
+    for row in section.rows:
+        table.add_row(*map(_text, row))
+    return table
+
+
 def comparison(report: Any) -> RenderableType:
     """Arms and their comparisons, the sentences these allow, and how the numbers came about."""
     parts: list[RenderableType] = [_text(report.plan.title, "bold")]
     parts += [_text(f"{name}: {told}", "dim") for name, told in report.facts]
-    parts += [_section(section) for section in export.sections(report)]
+    parts += [section(one) for one in export.sections(report)]
     for name, sentence, notes in export.sentences(report):
         parts.append(Padding(_text(f"{name}: ", "cyan").append(_text(sentence, "default")), (1, 0, 0, 0)))
         parts += [Padding(_text(note, "dim"), (0, 0, 0, 2)) for note in notes]
     remarks = [_text(line) for line in export.remarks(report)]
     return Group(*parts, *([Text()] if remarks else []), *remarks)
-
-
-def _section(section: export.Section) -> Table:
-    table = Table(box=box.HORIZONTALS, pad_edge=False, padding=(0, 1), border_style="dim")
-    name, *numbers = section.headings
-    table.add_column(_text(name), style="cyan", overflow="fold")
-    for place, heading in enumerate(numbers, 1):
-        widest = max((len(row[place]) for row in section.rows), default=0)  # headings are wrapped, numbers are not
-        table.add_column(_text(heading), justify="right", min_width=widest)
-    for row in section.rows:
-        table.add_row(*map(_text, row))
-    return table
 
 
 def _cell(value: Any) -> Text:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mixcli.errors import printable
-from mixcli.report.export import Section
+from mixcli.report import tables
 from mixcli.report.probes.figures import number
 
 LONG = 2000
@@ -22,7 +22,7 @@ def shown(findings: Any, folders: Sequence[str] = ()) -> RenderableType:
     """The tables of findings, remarks below them."""
     parts: list[RenderableType] = []
     for section in findings.page.sections(findings.table, findings.about):
-        parts += [table(section), Text()]
+        parts += [tables.section(section), Text()]
     lines = [*findings.remarks, *(f"files: {folder}" for folder in dict.fromkeys(folders))]
     return Group(text(findings.about["told"], "bold"), Text(), *parts, *map(text, lines))
 
@@ -45,15 +45,6 @@ def planned(document: dict[str, Any]) -> RenderableType:
     """What `--dry-run` tells."""
     lines = (f"sites: {', '.join(document['sites'])}", document["cost"], "nothing was started")
     return Group(text(document["told"], "bold"), *map(text, lines))
-
-
-def table(section: Section) -> Table:
-    table = Table(box=box.HORIZONTALS, pad_edge=False, padding=(0, 1), border_style="dim")
-    for place, heading in enumerate(section.headings):
-        table.add_column(text(heading), justify="right" if place else "left", no_wrap=bool(place))
-    for row in section.rows:
-        table.add_row(*map(text, row))
-    return table
 
 
 def text(value: str, style: str = "") -> Text:

@@ -12,10 +12,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from mixcli.errors import printable
+from mixcli.report import tables
 from mixcli.report.export import Section
 from mixcli.report.probes import figures
 from mixcli.report.probes.figures import number
-from mixcli.report.probes.findings import table, text
+from mixcli.report.probes.findings import text
 
 FEW = 15  # sentences that are printed; of more a line counts them, since the tables say as much
 FEW_EPOCHS = 6  # that are ticks of their own
@@ -27,7 +28,7 @@ def shown(found: Any) -> RenderableType:
     counts = {len(runs) for runs in found.values.values()}
     each = f", {counts.pop()} runs of each arm" if len(counts) == 1 else ""
     head = f"{found.study}: {found.probe}, {found.told}{each}"
-    parts = [part for section in sections(found) for part in (table(section), Text())]
+    parts = [part for section in sections(found) for part in (tables.section(section), Text())]
     return Group(text(head, "bold"), Text(), *parts, *map(text, sentences(found)), Text(), *map(text, found.remarks))
 
 
@@ -107,7 +108,9 @@ def course(found: Mapping[int, Any]) -> RenderableType:
     """Of every kind of number a table: a row per arm and kept epoch, a column per site."""
     last = found[max(found)]
     head = f"{last.study}: {last.probe} at kept epochs, {last.told}"
-    parts = [part for kind, names in kinds(last).items() for part in (table(_course(found, kind, names)), Text())]
+    parts = [
+        part for kind, names in kinds(last).items() for part in (tables.section(_course(found, kind, names)), Text())
+    ]
     more = f"means over runs; intervals and differences: probe-{last.probe}-epochs*.csv and the figure"
     return Group(text(head, "bold"), Text(), *parts, text(more))
 
