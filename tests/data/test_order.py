@@ -152,3 +152,12 @@ def test_no_global_generator_is_moved():
     draw(balanced(100, 20), 64, 4)
     after = np.random.get_state()[1], python_random.getstate(), torch.get_rng_state()
     assert np.array_equal(before[0], after[0]) and before[1] == after[1] and torch.equal(before[2], after[2])
+
+
+def test_the_order_of_unlabelled_images_depends_on_nothing_of_the_labelled_ones():
+    few, many = balanced(10, 4), balanced(5, 40)
+    first = epoch(few, 8, 0, Random(0, "order", 1), steps=6, unlabelled=(50, 7))
+    other = epoch(many, 16, 3, Random(0, "order", 1), steps=6, unlabelled=(50, 7))
+    assert all((first.step(k).unlabelled == other.step(k).unlabelled).all() for k in range(6))
+    each = [first.step(k).unlabelled for k in range(6)]
+    assert len(np.unique(np.concatenate(each))) == 42  # a pass shows no image twice
