@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,7 @@ PERPLEXITY, NEIGHBOURS, DISTANCE = 30, 15, 0.1
 TRUSTED = 3000  # points at most, on which trustworthiness is taken
 POINTS, CLASSES = 5000, 10  # at most, unless more are asked for; CLASSES where there are more than MANY
 MANY = 20
+NEIGHBOURHOODS = 3  # of the perplexity's size that the points of a map hold, at least
 BLENDS = 0.1  # of the points, at most
 
 Tell = Callable[[str], None]
@@ -229,6 +230,18 @@ def passes(scene: Scene, options: Embed) -> int:
     if options.html:
         page.must_have_plotly()
     return sum(scene.missing(subject) for subject in scene.subjects)
+
+
+def suited(scene: Scene) -> Scene:
+    """With a smaller perplexity where the images are few: a third of them, as neighbours are then still a part."""
+    options = scene.asked.options
+    assert isinstance(options, Embed)
+    points = len(_points(scene, options)[0])
+    if options.how != "tsne" or points > NEIGHBOURHOODS * options.perplexity:
+        return scene
+    smaller = options.model_copy(update={"perplexity": max(1.0, points / NEIGHBOURHOODS)})
+    scene.reporter.note(f"embed: perplexity {smaller.perplexity:g} for {points} images")
+    return replace(scene, asked=replace(scene.asked, options=smaller))
 
 
 def look(scene: Scene, options: Embed) -> Findings:

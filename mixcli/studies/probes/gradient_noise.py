@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -175,6 +175,23 @@ def weights_of(method: Method) -> Mapping[str, float]:
         raise Unsuited("usage", method.label(), f"this method has no random part named {PART}",
                        hint="Probe a run that blends by class, with a weight above 0")  # fmt: skip
     return found
+
+
+def suited(scene: Scene) -> Scene:
+    """Without the references that have no random part. Raises Unsuited where the main run has none."""
+    weights_of(scene.main.settings.method)
+    kept = [subject for subject in scene.subjects if _suits(subject, scene)]
+    roles = tuple(scene.roles[scene.subjects.index(subject)] for subject in kept)
+    return replace(scene, subjects=tuple(kept), roles=roles)
+
+
+def _suits(subject: Subject, scene: Scene) -> bool:
+    try:
+        weights_of(subject.settings.method)
+    except Unsuited as error:
+        scene.reporter.note(f"gradient-noise without {subject.label}: {error}")
+        return False
+    return True
 
 
 def look(scene: Scene, options: GradientNoise) -> Findings:

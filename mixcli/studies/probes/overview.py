@@ -3,7 +3,9 @@
     report.md, report.html    the same chapters; the page holds its figures and needs no other file
     NAME.csv, .json, .png …   what each probe writes
 
-A probe that cannot be made of these runs (a loss without random parts, too few images) is left out, and why is told.
+What cannot be made is left out, and why is told: a probe that does not fit these runs (a loss without random parts,
+too few images), and a reference that a probe does not fit. A probe's module may offer `suited`: scene -> the part of it
+that it can be made of.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ def run(asked: Asked, reporter: Reporter) -> Overview:
         folder = folder or probing.home(scene.main) / "all"
         told = told or probing.first_line(scene).partition(": ")[2]
         try:
-            one = _one(scene)
+            one = _one(_suited(scene))
         except UserError as error:
             if error.kind not in SKIPPED:
                 raise
@@ -79,6 +81,11 @@ def run(asked: Asked, reporter: Reporter) -> Overview:
 def _asked(asked: Asked, name: str) -> Asked:
     stages = "all" if name == "geometry" and asked.stages is None else asked.stages
     return replace(asked, probe=name, options=probes.named(name).options(**OPTIONS.get(name, {})), stages=stages)
+
+
+def _suited(scene: Scene) -> Scene:
+    offered = getattr(import_module(probes.named(scene.asked.probe).module), "suited", None)
+    return scene if offered is None else offered(scene)
 
 
 def _one(scene: Scene) -> Findings | None:

@@ -200,6 +200,22 @@ def test_a_probe_that_does_not_fit_is_left_out_and_the_rest_is_made(runs, capsys
     assert "left out" in (tmp_path / "report.md").read_text() and (tmp_path / "calibration.csv").is_file()
 
 
+def test_a_reference_that_a_probe_does_not_fit_is_left_out_of_it_alone(runs, capsys, tmp_path, monkeypatch):
+    from mixcli.studies.probes import overview
+
+    few = {"gradient-noise": {"draws": 4, "batches": 2, "points": (1,)}, "embed": {"overlay": "blend"}}
+    monkeypatch.setattr(overview, "OPTIONS", few)
+    monkeypatch.setattr(overview, "ORDER", ("embed", "gradient-noise"))
+    words = ("all", runs["synermix"], "--against", runs["mixup"], "--images", "30", "--out", tmp_path)
+    code, _, err = probe(capsys, *words)
+    assert code == 0 and "left out" not in (tmp_path / "report.md").read_text(), err
+    told = " ".join(err.split())
+    assert "gradient-noise without digits-small-mixup" in told and "embed: perplexity 10 for 30 images" in told
+    found = [row["checkpoint"] for row in rows(tmp_path / "gradient-noise.csv")]
+    assert found and not any("mixup" in name for name in found)
+    assert {row["checkpoint"].split("-")[2] for row in rows(tmp_path / "embed-tsne.csv")} == {"synermix", "mixup"}
+
+
 def test_a_dry_run_tells_the_cost_of_every_probe_and_writes_nothing(runs, capsys, tmp_path):
     code, out, err = probe(capsys, "all", runs["synermix"], "--dry-run", "--out", tmp_path / "none")
     assert code == 0 and "nothing was started" in out and not (tmp_path / "none").exists()
