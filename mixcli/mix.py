@@ -196,7 +196,7 @@ def _rectangle(keep: Tensor) -> tuple[slice, slice] | None:
 def _pasted(work: Tensor, partner: Tensor, box: tuple[slice, slice]) -> Tensor:
     """The bits of `Mix._pairs` where all images share a box: only what is in it is taken from the partners."""
     mixed = work[: len(partner)].clone()
-    mixed[:, :, *box] = torch.index_select(work[:, :, *box], 0, partner)
+    torch.index_select(work[:, :, *box], 0, partner, out=mixed[:, :, *box])
     return mixed
 
 

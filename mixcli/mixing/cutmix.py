@@ -20,7 +20,7 @@ from mixcli.mixing.masked import Masks
 from mixcli.sampling import Random, below
 from mixcli.settings import CutMix
 
-Boxes = np.ndarray  # (n, 4) int64: top, bottom, left, right; bottom and right excluded
+Boxes = np.ndarray  # (4, n) int64: top, left, bottom, right; bottom and right excluded
 
 
 def draw(settings: CutMix, context: Context, random: Random) -> Mix:
@@ -35,41 +35,40 @@ def masks(settings: CutMix, share: np.ndarray, size: tuple[int, int], random: Ra
 
 
 def outside(boxes: Boxes, height: int, width: int, random: Random) -> Tensor:
-    """(n, 4) boxes -> (n, 1, height, width) float32 masks: 0 inside the box, 1 outside."""
-    top, bottom, left, right = boxes.T[:, :, None]
+    """(4, n) boxes -> (n, 1, height, width) float32 masks: 0 inside the box, 1 outside."""
+    top, left, bottom, right = boxes[:, :, None]
     row, column = np.arange(height), np.arange(width)
     return masked.outside((row >= top) & (row < bottom), (column >= left) & (column < right), random)
 
 
 def _clipped(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
     """Centre uniform over pixels, sides floor(s H) and floor(s W), clipped at the borders: E ratio 0.70 at 32 px."""
-    n, side = len(share), np.sqrt(1 - share)
-    h, w = np.floor(side * height).astype(np.int64), np.floor(side * width).astype(np.int64)
-    y, x = below(rng, [[height], [width]], (2, n))
-    top, bottom = np.maximum(y - h // 2, 0), np.minimum(y + h // 2, height)
-    left, right = np.maximum(x - w // 2, 0), np.minimum(x + w // 2, width)
-    return np.stack([top, bottom, left, right], 1), share
+    bounds = np.array([[height], [width]])
+    half = (np.sqrt(1 - share) * bounds).astype(np.int64) // 2
+    centre = below(rng, bounds, half.shape)
+    return np.concatenate([np.maximum(centre - half, 0), np.minimum(centre + half, bounds)]), share
 
 
 def _inside(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
     """The whole box lies in the image, its corner uniform where it fits."""
-    side = np.sqrt(1 - share)
-    return placed(np.rint(side * height), np.rint(side * width), height, width, rng), share
+    return placed(np.rint(np.sqrt(1 - share) * [[height], [width]]), height, width, rng), share
 
 
 def _minmax(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:
     """Both side fractions uniform on 0.2 .. 0.8, independent, whatever the share."""
-    n = len(share)
-    down, across = rng.uniform(0.2, 0.8, n), rng.uniform(0.2, 0.8, n)
-    h, w = np.maximum(1, np.rint(down * height)), np.maximum(1, np.rint(across * width))
-    return placed(h, w, height, width, rng), 1 - down * across
+    fractions = rng.uniform(0.2, 0.8, (2, len(share)))
+    sides = np.maximum(1, np.rint(fractions * [[height], [width]]))
+    return placed(sides, height, width, rng), 1 - fractions.prod(0)
 
 
-def placed(h: np.ndarray, w: np.ndarray, height: int, width: int, rng: Generator) -> Boxes:
-    """Boxes of h by w pixels, corner uniform over all places where they fit, the last row and column included."""
-    h, w = h.astype(np.int64), w.astype(np.int64)
-    top, left = below(rng, [height - h + 1, width - w + 1], (2, len(h)))
-    return np.stack([top, top + h, left, left + w], 1)
+def placed(sides: np.ndarray, height: int, width: int, rng: Generator) -> Boxes:
+    """Boxes of `sides` (2, n) pixels, corner uniform over all places where they fit, the last row and column included.
+
+    sides  heights, then widths
+    """
+    sides = sides.astype(np.int64)
+    corner = below(rng, [[height + 1], [width + 1]] - sides, sides.shape)
+    return np.concatenate([corner, corner + sides])
 
 
 BOXES = {"clipped": _clipped, "inside": _inside, "minmax": _minmax}

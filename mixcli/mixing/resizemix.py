@@ -31,8 +31,7 @@ def draw(settings: ResizeMix, context: Context, random: Random) -> Mix:
     smallest, largest = settings.side
     scale = smallest + (largest - smallest) * masked.shares(settings, context, random)
     height, width = context.size[1:]
-    h, w = (np.maximum(1, np.rint(scale * side)) for side in (height, width))
-    boxes = placed(h, w, height, width, random.host)
+    boxes = placed(np.maximum(1, np.rint(scale * [[height], [width]])), height, width, random.host)
     masks = Masks(outside(boxes, height, width, random), 1 - scale**2, "binary")
     return pairing.mix(masks, random, {}, Shrunk(*random.carry(boxes)))
 
@@ -41,7 +40,7 @@ def draw(settings: ResizeMix, context: Context, random: Random) -> Mix:
 class Shrunk:
     """Turns partners into canvases that show them whole inside their boxes; what is outside is not defined.
 
-    boxes  (1 or B, 4) int64: top, bottom, left, right; bottom and right excluded
+    boxes  (4, 1 or B) int64: top, left, bottom, right; bottom and right excluded
     """
 
     boxes: Tensor
@@ -49,7 +48,7 @@ class Shrunk:
     def __call__(self, partners: Tensor) -> Tensor:
         """(B, C, H, W) in, the same out: the resize is separable, one matrix per axis carries scale and place."""
         batch, channels, height, width = partners.shape
-        top, bottom, left, right = self.boxes.to(partners.dtype).unbind(1)
+        top, left, bottom, right = self.boxes.to(partners.dtype)
         down, across = _tents(top, bottom, height), _tents(left, right, width)
         with _full_precision(partners.device.type):
             narrow = (partners.flatten(1, 2) @ across.mT).view(batch, channels, height, width)

@@ -61,7 +61,7 @@ def test_masks_equal_a_loop_over_pixels(box):
     rng.random(16), rng.permutation(16)  # whether to mix, and with whom, come first
     share = beta(rng, 1.0, 16)
     boxes, _ = cutmix.BOXES[box](share, 5, 9, rng)
-    for image, (top, bottom, left, right) in enumerate(boxes):
+    for image, (top, left, bottom, right) in enumerate(boxes.T):
         for y in range(5):
             for x in range(9):
                 assert keep[image, 0, y, x] == (0 if top <= y < bottom and left <= x < right else 1)

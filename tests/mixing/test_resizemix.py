@@ -25,8 +25,8 @@ def resized(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
 def pasted(mix, images: torch.Tensor) -> torch.Tensor:
     """One image after the other: the partner resized to the box, and copied into it."""
     result = images.clone()
-    boxes = mix.place.boxes.expand(len(images), -1)
-    for i, (top, bottom, left, right) in enumerate(boxes.tolist()):
+    boxes = mix.place.boxes.expand(-1, len(images))
+    for i, (top, left, bottom, right) in enumerate(boxes.T.tolist()):
         partner = images[mix.source[1, i]][None]
         result[i, :, top:bottom, left:right] = resized(partner, bottom - top, right - left)[0]
     return result

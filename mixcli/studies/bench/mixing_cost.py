@@ -10,6 +10,8 @@ the same law as ours, by default options; a test holds that. It is not made slow
 such code does not keep: FMix's frequencies, for one, are made anew for each mask, as in the published code.
 
 timm mixes in its element mode and with its own pairing, torchvision once per batch; both only where they are installed.
+Every form is handed a copy of the images, made before its clock starts: timm mixes in place, and the images of a
+training step were just written, too.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -262,7 +264,7 @@ def _ours(settings: Mixing, inputs: Inputs) -> Form:
     views, side = 1 + len(implementation(settings).needs(settings).views), inputs.images.shape[3]
 
     def call(images: int, number: int, clock: Clock, apply: bool) -> float:
-        own, labels = inputs.images[:images], inputs.host_labels[:images]
+        own, labels = inputs.images[:images].clone(), inputs.host_labels[:images]
         start = clock()
         random = Random(0, "mix", number, device=inputs.device)
         mix = supervised.draw(settings, Context((images, side, side), labels, CLASSES), random)
@@ -279,19 +281,20 @@ def _looped(naive: Naive, inputs: Inputs) -> Form:
     side = inputs.images.shape[3]
 
     def call(images: int, number: int, clock: Clock, apply: bool) -> float:
+        given = replace(inputs, images=inputs.images[:images].clone())
         start = clock()
         rng = np.random.default_rng(number)
         partner = naive.partners(rng, images)
         masks = [naive.draw(rng, side, side) for _ in range(images)]
         if apply:
-            naive.batch(masks, partner, inputs)
+            naive.batch(masks, partner, given)
         return clock() - start
 
     return call
 
 
 def _timm(cls: type[Mixing], inputs: Inputs) -> Form | None:
-    """timm's element mode; it mixes in place, into a copy that is made before the clock starts."""
+    """timm's element mode."""
     alphas = {MixUp: (1.0, 0.0), CutMix: (0.0, 1.0)}.get(cls)
     if alphas is None or len(inputs.images) % 2:
         return None
