@@ -264,7 +264,8 @@ def _ours(settings: Mixing, inputs: Inputs) -> Form:
     views, side = 1 + len(implementation(settings).needs(settings).views), inputs.images.shape[3]
 
     def call(images: int, number: int, clock: Clock, apply: bool) -> float:
-        own, labels = inputs.images[:images].clone(), inputs.host_labels[:images]
+        own, labels = inputs.images[:images], inputs.host_labels[:images]
+        own = own.clone() if apply else own
         start = clock()
         random = Random(0, "mix", number, device=inputs.device)
         mix = supervised.draw(settings, Context((images, side, side), labels, CLASSES), random)
@@ -281,7 +282,7 @@ def _looped(naive: Naive, inputs: Inputs) -> Form:
     side = inputs.images.shape[3]
 
     def call(images: int, number: int, clock: Clock, apply: bool) -> float:
-        given = replace(inputs, images=inputs.images[:images].clone())
+        given = replace(inputs, images=inputs.images[:images].clone()) if apply else inputs
         start = clock()
         rng = np.random.default_rng(number)
         partner = naive.partners(rng, images)
