@@ -12,6 +12,7 @@ from mixcli.errors import printable
 from mixcli.report.export import Section, in_markdown
 from mixcli.report.probes import figures
 
+PIXELS = 104  # of the page for an inch of a figure, so that letters are as large in all
 LONG = 2000
 STYLE = """
 body { font: 16px/1.55 system-ui, sans-serif; color: #1a1a1a; max-width: 62rem; margin: 2.5rem auto; padding: 0 1.2rem }
@@ -88,7 +89,8 @@ def _html(told: str, chapters: Sequence[Chapter], left_out: Mapping[str, str]) -
         yield f'<h2 id="{chapter.name}">{chapter.name}</h2><p class="question">{_text(chapter.question)}</p>'
         for name, figure in chapter.pictures().items():
             inside = base64.b64encode(figures.saved(figure)["png"]).decode()
-            yield f'<figure><img alt="{_text(name)}" src="data:image/png;base64,{inside}"></figure>'
+            width = round(PIXELS * figure.get_figwidth())
+            yield f'<figure><img alt="{_text(name)}" width="{width}" src="data:image/png;base64,{inside}"></figure>'
         yield from (_table(section) for section in chapter.sections())
         yield _list(chapter.findings.remarks)
     if left_out:
