@@ -527,9 +527,19 @@ def is_hashed(key: str) -> bool:
     return key not in Train.model_fields or _extra(Train.model_fields[key]).get("hashed", True)
 
 
+def _as_before(key: str, value: Any) -> bool:
+    """Whether a setting that older runs did not have says what they did."""
+    field = Train.model_fields.get(key)
+    if field is None or not _extra(field).get("later", False):
+        return False
+    default = field.get_default()
+    return value == (list(default) if isinstance(default, tuple) else default)
+
+
 def identity(train: Train, facts: Facts, parent: str | None = None) -> str:
     """The id of a run: 12 hex of SHA-256 over hashed settings and data, and the id of the run it extends."""
-    content = {"settings": {k: v for k, v in flat(train).items() if is_hashed(k)}, "data": facts.identity}
+    told = {k: v for k, v in flat(train).items() if is_hashed(k) and not _as_before(k, v)}
+    content = {"settings": told, "data": facts.identity}
     content |= {} if parent is None else {"parent": parent}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -539,9 +539,14 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def setting(default: Any, panel: str, description: str, hashed: bool = True, flags: tuple[str, ...] = ()) -> Any:
-    """A training setting: `panel` groups it in the help; `hashed = False` keeps it out of the run's identity."""
-    extra: dict[str, Any] = {"panel": panel, "hashed": hashed, "flags": list(flags)}
+def setting(
+    default: Any, panel: str, description: str, hashed: bool = True, flags: tuple[str, ...] = (), later: bool = False
+) -> Any:
+    """A training setting: `panel` groups it in the help; `hashed = False` keeps it out of the run's identity.
+
+    later  it came after runs were made, and its default is what these did: it is in the identity only where it differs
+    """
+    extra: dict[str, Any] = {"panel": panel, "hashed": hashed, "flags": list(flags), "later": later}
     return Field(default, description=description, json_schema_extra=extra)
 
 
@@ -607,11 +612,20 @@ class Train(Settings):
     schedule: Literal["cosine", "step", "one-cycle", "constant"] | None = setting(
         None, "Optimisation", "of the learning rate"
     )
+    warmup: Epochs = setting(
+        0.0, "Optimisation", "epochs in which the rate rises linearly from near 0 to what the schedule says", later=True
+    )
     schedule_epochs: Count | None = setting(
         None, "Optimisation", "epochs in which the cosine falls to 0; unset: those that are trained"
     )
     step_every: Count = setting(10, "Optimisation", "epochs between two steps of the step schedule")
     step_factor: Annotated[float, Field(gt=0, le=1)] = setting(0.5, "Optimisation", "factor of one step")
+    clip: Annotated[float, Field(ge=0)] = setting(
+        0.0, "Optimisation", "largest norm of a step's gradient, over all weights; 0: as it is", later=True
+    )
+    accumulate: Annotated[int, Field(ge=1, le=4096)] = setting(
+        1, "Optimisation", "batches of a step, whose gradients are averaged; each is drawn and mixed by itself",
+        later=True)  # fmt: skip
     ema: Annotated[float, Field(ge=0, lt=1)] | None = setting(
         None,
         "Optimisation",
@@ -688,10 +702,22 @@ def complete(train: Train, facts: Facts) -> Train:
     if train.ema == 0 and train.method.teaches:
         raise UserError("config", "ema", f"the teacher of {train.method.name} is an average of the weights", got=0,
                         expected="number > 0 and < 1")  # fmt: skip
-    recipe["batch"] = max(1, min(recipe["batch"], available // 4))
+    recipe["batch"] = max(1, min(recipe["batch"], available // (4 * train.accumulate)))
     completed = train.model_copy(update={k: v for k, v in recipe.items() if getattr(train, k) is None})
-    unlabelled_batch(completed, facts)
+    if epoch_steps(completed, facts) == 0:
+        raise UserError("config", "accumulate", f"a step of {completed.batch} images takes more than there are",
+                        got=train.accumulate, hint="Give a smaller --batch or --accumulate")  # fmt: skip
+    _check_warmup(completed)
     return completed
+
+
+def _check_warmup(train: Train) -> None:
+    """Raises UserError for a warm-up that contradicts complete settings."""
+    if train.warmup and train.schedule == "one-cycle":
+        raise UserError("config", "warmup", "one-cycle rises by itself", got=train.warmup,
+                        hint="Give --schedule cosine, step or constant")  # fmt: skip
+    if train.warmup > (train.epochs or 0):
+        raise UserError("config", "warmup", f"longer than the {train.epochs} epochs trained", got=train.warmup)
 
 
 def training_images(train: Train, facts: Facts) -> int:
@@ -735,11 +761,12 @@ def unlabelled_batch(train: Train, facts: Facts) -> int:
 
 
 def epoch_steps(train: Train, facts: Facts) -> int:
-    """Steps of an epoch of complete settings."""
+    """Steps, which are updates, of an epoch of complete settings. Raises UserError for images without labels."""
+    beside, each = unlabelled_images(train, facts), unlabelled_batch(train, facts)
     if train.epoch_steps is not None:
         return train.epoch_steps
-    beside = unlabelled_images(train, facts)
-    return beside // unlabelled_batch(train, facts) if beside else training_images(train, facts) // (train.batch or 1)
+    images, batch = (beside, each) if beside else (training_images(train, facts), train.batch or 1)
+    return images // (batch * train.accumulate)
 
 
 def _available(train: Train, facts: Facts) -> int:

@@ -24,6 +24,7 @@ from mixcli.settings import (
     SynerMix,
     SynerMixIntra,
     Train,
+    complete,
 )
 
 FACTS = Facts("digits", images=1437, test_images=360, classes=10, channels=1, size=(8, 8))
@@ -335,6 +336,7 @@ CHANGED: dict[str, Any] = {
     "nesterov": True, "weight_decay": 0.3, "schedule": "step", "step_every": 3, "step_factor": 0.3, "ema": 0.9,
     "label_smoothing": 0.1, "precision": "bf16", "device": "cpu", "threads": 1, "compile": True, "deterministic": True,
     "labels": 100, "epoch_steps": 7, "schedule_epochs": 30, "zca": True, "optimizer": "adamw",
+    "warmup": 0.5, "clip": 1.0, "accumulate": 2,
     "eval_every": 2, "keep": "1", "save_every": 3, "runs": "x", "method": MixUp(),
 }  # fmt: skip
 OUTSIDE = {"data_dir", "device", "threads", "compile", "deterministic", "keep", "save_every", "runs"}
@@ -345,6 +347,10 @@ def test_the_identity_follows_every_hashed_setting_and_no_other() -> None:
     base = options.identity(Train(), FACTS)
     moved = {k for k, v in CHANGED.items() if options.identity(Train(**{k: v}), FACTS) != base}
     assert moved == Train.model_fields.keys() - OUTSIDE
+
+
+def test_a_setting_that_came_later_leaves_the_runs_of_before_their_ids() -> None:
+    assert options.identity(complete(Train(), FACTS), FACTS) == "4514bc5a3db8"
 
 
 def test_the_identity_follows_the_methods_keys_the_data_and_the_parent() -> None:

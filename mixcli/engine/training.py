@@ -4,13 +4,17 @@ A step is: the images of the order, a plan, a batch, one forward and backward of
 random in it is keyed by the seed and the step's number, so a run resumed between any two steps repeats the
 uninterrupted one bit for bit, and no generator state is ever saved. Sums for the log stay on the device; nothing in a
 step waits for a GPU.
+
+With `accumulate = k` a step is k batches and still one update, by the mean of their gradients. A batch stays what the
+method and BatchNorm see: each has its plan, its supplements and its statistics (running ones move k times a step).
+Steps, not batches, are what schedules, averages, saves, resumes and the guard count, so an epoch has a k-th of them.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,10 +32,10 @@ from mixcli.engine.device import Machine
 from mixcli.engine.guard import Guard
 from mixcli.engine.inference import evaluate
 from mixcli.engine.learner import Learner
-from mixcli.engine.state import Progress, State
+from mixcli.engine.state import Progress, State, mean_total
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
-from mixcli.mix import Batch, Context, implementation
+from mixcli.mix import Batch, Context, Losses, implementation
 from mixcli.nets.staged import build
 from mixcli.nets.whitening import whitenings
 from mixcli.runs import Run
@@ -158,27 +162,33 @@ class Training:
 
     def _epoch(self, epoch: int) -> None:
         begun = time.perf_counter() - self.state.progress.seconds
-        batches = self.order(epoch)
+        order = self.order(epoch)
         for k in range(self.state.step % self.steps, self.steps):
             self._check_stop()
-            self.step(batches.step(k))
+            self.step(self.batches(order, k))
             self.state.progress.seconds = time.perf_counter() - begun
             self.reporter.step(self.state.step, self.total)
             if self.settings.save_every and self.state.step % self.settings.save_every == 0 and k + 1 < self.steps:
                 self._save()
         self._close_epoch(epoch + 1)
 
-    def step(self, images: Rows) -> None:
-        """One update. Nothing here waits for a GPU."""
-        plan, batch = self.plan(images), self.batch(images)
-        self._seed_dropout()
+    def step(self, batches: Sequence[Rows]) -> None:
+        """One update, by the mean of the batches' gradients. Nothing here waits for a GPU."""
+        self.state.optimizer.zero_grad(set_to_none=True)
+        losses = [self._backward(images, part) for part, images in enumerate(batches)]
+        norm = self.state.gradient_norm()
+        if self.guard.watch(self.state.step, mean_total(losses), norm, self.state.optimizer):
+            self._raise_if_diverged()
+        self.state.update(losses, sum(len(images.rows) + len(images.unlabelled) for images in batches), norm)
+
+    def _backward(self, images: Rows, part: int) -> Losses:
+        """Adds the share of one of the step's batches to the gradients."""
+        plan, batch = self.plan(images, part), self.batch(images, part)
+        self._seed_dropout(part)
         with self.machine.autocast():
             losses = self.forward(batch, plan)
-        self.state.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        if self.guard.watch(self.state.step, losses.total, self.state.net.parameters(), self.state.optimizer):
-            self._raise_if_diverged()
-        self.state.update(losses, len(images.rows) + len(images.unlabelled))
+        (losses.total / self.settings.accumulate).backward()
+        return losses
 
     def _close_epoch(self, epoch: int) -> None:
         """Evaluates, logs and saves what the epoch asks for."""
@@ -213,19 +223,24 @@ class Training:
         """The batches of an epoch, counted from 0."""
         beside = self.source.unlabelled
         unlabelled = (0, 0) if beside is None else (len(beside), self.unlabelled_size)
-        random = self._random("order", epoch)
-        return order.epoch(self.source.train.labels, self.batch_size, self.supplement, random, self.steps, unlabelled)
+        random, batches = self._random("order", epoch), self.steps * self.settings.accumulate
+        return order.epoch(self.source.train.labels, self.batch_size, self.supplement, random, batches, unlabelled)
 
-    def plan(self, images: Rows) -> Any:
-        """The method's draws for the step about to be made."""
+    def batches(self, order: Order, step: int) -> list[Rows]:
+        """The batches of a step, counted from 0 in the epoch of `order`."""
+        parts = self.settings.accumulate
+        return [order.step(k) for k in range(step * parts, (step + 1) * parts)]
+
+    def plan(self, images: Rows, part: int = 0) -> Any:
+        """The method's draws for a batch of the step about to be made."""
         labels, facts = self.source.train.labels[images.rows], self.source.facts
         context = Context((len(labels), *facts.size), labels, facts.classes, images.added, self.stages,
                           len(images.unlabelled), self.state.step / self.steps, self.epochs)  # fmt: skip
-        return self.method.plan(self.settings.method, context, self._random("mix", self.state.step))
+        return self.method.plan(self.settings.method, context, self._random("mix", self._number(part)))
 
-    def batch(self, images: Rows) -> Batch:
-        """The images of the step about to be made, in every view that the method needs."""
-        random = self._random("augment", self.state.step)
+    def batch(self, images: Rows, part: int = 0) -> Batch:
+        """The images of a batch of the step about to be made, in every view that the method needs."""
+        random = self._random("augment", self._number(part))
         at, labels = random.carry(images.rows, self.source.train.labels[images.rows])
         seen = self._view(self.data, at, 1.0, random)
         views = {n: self._view(self.data, at, degree, random.child(n)) for n, degree in self.needs.views.items()}
@@ -243,12 +258,16 @@ class Training:
     def _view(self, data: Resident, rows: Tensor, degree: float, random: Random) -> Tensor:
         return data.view(rows, degree, random).contiguous(memory_format=self.layout)
 
-    def _random(self, purpose: str, step: int) -> Random:
-        return Random(self.settings.seed, purpose, step, device=self.machine.device)
+    def _random(self, purpose: str, number: int) -> Random:
+        return Random(self.settings.seed, purpose, number, device=self.machine.device)
 
-    def _seed_dropout(self) -> None:
-        """Dropout alone reads torch's own generator; it is set once per step, so no two passes share a mask."""
-        seed = self._random("model", self.state.step).key & (2**63 - 1)
+    def _number(self, part: int) -> int:
+        """Of a batch, counted through the run: the step's, where that has one batch."""
+        return self.state.step * self.settings.accumulate + part
+
+    def _seed_dropout(self, part: int) -> None:
+        """Dropout alone reads torch's own generator; it is set once per batch, so no two passes share a mask."""
+        seed = self._random("model", self._number(part)).key & (2**63 - 1)
         if self.machine.device.type == "cuda":
             torch.cuda.default_generators[self.machine.device.index].manual_seed(seed)
         else:
@@ -307,7 +326,7 @@ class Training:
         if bad is None:
             return
         epoch, k = divmod(bad, self.steps)
-        images = self.order(epoch).step(k)
+        images = self.batches(self.order(epoch), k)[0]
         self.state.step = bad
         mix = getattr(self.plan(images), "mix", None)
         ratio = "" if mix is None else f", ratio {float(mix.ratio[0].mean()):.2f}"

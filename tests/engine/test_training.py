@@ -230,12 +230,12 @@ def test_gpu_a_run_repeats_its_bits_and_never_waits_in_a_step(tmp_path, method):
     one, two = harness.run_through(tmp_path / "1", train), harness.run_cut(tmp_path / "2", train, 9)
     assert harness.same_bits(one, two)
     quiet = harness.training(tmp_path / "3", train)
-    rows = torch.arange(20).numpy()
+    batches = quiet.batches(quiet.order(0), 0)
     with quiet.machine.session():
-        quiet.step(rows, 0)
+        quiet.step(batches)
         quiet.state.step = 1  # a step at which the flag is not read
         torch.cuda.set_sync_debug_mode("error")
         try:
-            quiet.step(rows, 0)
+            quiet.step(batches)
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -182,7 +182,7 @@ class Bench:
         if self.steps and training.machine.device.type == "cuda":
             start = clock()
             for _ in range(self.steps):  # the loop's own step: `made_step` mixes once more
-                training.step(order.step(training.state.step % training.steps))
+                training.step(training.batches(order, training.state.step % training.steps))
             mean["unbroken"] = (clock() - start) / self.steps + layout
         self.turns.append(mean)
 
@@ -223,8 +223,8 @@ def made_step(training: Training, order: Order, clock: Clock) -> dict[str, float
 
     Left out is only the seed of dropout, which no net here has; `mix` is done once more, after the step.
     """
-    at = [clock()]
-    images = order.step(training.state.step % training.steps)
+    state, at = training.state, [clock()]
+    images = order.step(state.step % training.steps)
     batch = training.batch(images)
     at.append(clock())
     plan = training.plan(images)
@@ -232,13 +232,13 @@ def made_step(training: Training, order: Order, clock: Clock) -> dict[str, float
     with training.machine.autocast():
         losses = training.forward(batch, plan)
     at.append(clock())
-    training.state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     losses.total.backward()
     at.append(clock())
-    state = training.state
-    if training.guard.watch(state.step, losses.total, state.net.parameters(), state.optimizer):
+    norm = state.gradient_norm()
+    if training.guard.watch(state.step, losses.total, norm, state.optimizer):
         training.guard.first_bad()
-    state.update(losses, len(images.rows) + len(images.unlabelled))
+    state.update([losses], len(images.rows) + len(images.unlabelled), norm)
     at.append(clock())
     parts = dict(zip(PARTS, np.diff(at).tolist(), strict=True))
     return {**parts, "mix": _mixed(training.settings.method, batch, plan, clock)}

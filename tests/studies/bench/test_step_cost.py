@@ -59,7 +59,7 @@ def test_a_timed_step_leaves_what_the_loops_own_step_leaves(name):
             order = timed.order(0)
             k = own.state.step % own.steps
             step_cost.made_step(timed, order, lambda: 0.0)
-            own.step(order.step(k))
+            own.step(own.batches(order, k))
     assert timed.state.step == own.state.step == 3
     weights = zip(timed.state.net.state_dict().values(), own.state.net.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
