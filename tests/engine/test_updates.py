@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 import torch
 from torch import nn
@@ -178,7 +180,8 @@ def test_a_compiled_run_with_all_three_learns_what_an_eager_one_does(tmp_path):
 
 def test_sync_law_an_update_with_all_three_never_waits_for_a_gpu(monkeypatch):
     """Fake tensors hold no values: whatever would have to read one on the host raises."""
-    monkeypatch.setattr("torch.optim.sgd._fused_sgd", lambda *_, **__: None)  # torch's own kernel has no fake form
+    sgd = import_module("torch.optim.sgd")  # whose own kernel has no fake form
+    monkeypatch.setattr(sgd, "_fused_sgd", lambda *_, **__: None)
     cuda = torch.device("cuda", 0)
     with FakeTensorMode():
         net = nn.Sequential(nn.Conv2d(3, 4, 3, device=cuda), nn.BatchNorm2d(4, device=cuda))
