@@ -581,6 +581,27 @@ class Train(Settings):
     )
     pad_mode: Literal["zero", "reflect"] | None = setting(None, "Augmentation", "what the padding holds")
     flip: bool | None = setting(None, "Augmentation", "mirror half of the images")
+    crop: Literal["pad", "resized"] = setting(
+        "pad", "Augmentation", "a crop of the padded image, or a random window resized to its size", later=True
+    )
+    crop_scale: tuple[Portion, Portion] = setting(
+        (0.08, 1.0), "Augmentation", "smallest and largest window, as shares of the image's area", later=True
+    )
+    crop_ratio: tuple[Positive, Positive] = setting(
+        (3 / 4, 4 / 3), "Augmentation", "narrowest and widest window, width over height", later=True
+    )
+    crop_filter: Literal["bilinear", "bicubic"] = setting(
+        "bilinear", "Augmentation", "how windows are resized, antialiased", later=True
+    )
+    augment: Literal["none", "randaugment", "trivialaugment"] = setting(
+        "none", "Augmentation", "random operations after crop and flip, by torchvision's tables", later=True
+    )
+    augment_count: Annotated[int, Field(ge=1, le=8)] = setting(
+        2, "Augmentation", "operations of RandAugment per image", later=True
+    )
+    augment_magnitude: Annotated[int, Field(ge=0, le=30)] = setting(
+        9, "Augmentation", "magnitude of RandAugment, of 30", later=True
+    )
     cutout: Annotated[int, Field(ge=0)] = setting(0, "Augmentation", "side of one black square per image; 0 for none")
     normalise: Literal["own", "imagenet", "openmixup", "half"] = setting(
         "own", "Augmentation", "mean and deviation: the data set's own, ImageNet's, OpenMixup's, or 0.5"
@@ -656,6 +677,21 @@ class Train(Settings):
             raise UserError("config", "nesterov" if self.nesterov else "momentum", "belongs to SGD, not to adamw")
         return self
 
+    @model_validator(mode="after")
+    def _augmentation_with_an_effect(self):
+        given = self.model_fields_set
+        for key in ("crop_scale", "crop_ratio", "crop_filter"):
+            if self.crop == "pad" and key in given:
+                raise UserError("config", key, "has no effect on a padded crop", hint="Give --crop resized")
+        if self.crop == "resized" and (self.pad or self.pad_mode):
+            raise UserError("config", "pad" if self.pad else "pad_mode", "has no effect on a resized crop",
+                            hint="Leave it out, or give --crop pad")  # fmt: skip
+        for key in ("augment_count", "augment_magnitude"):
+            if self.augment != "randaugment" and key in given:
+                raise UserError("config", key, f"has no effect on augment = {self.augment}",
+                                hint="Give --augment randaugment")  # fmt: skip
+        return _rising(self, "crop_scale", "crop_ratio")
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -695,6 +731,9 @@ def complete(train: Train, facts: Facts) -> Train:
     if train.dataset == "digits":
         recipe["ema"] = min(recipe["ema"], DIGITS_AVERAGE)
     recipe.setdefault("pad", min(facts.size) // 8)
+    if train.crop == "resized":
+        recipe["pad"] = 0
+        del recipe["pad_mode"]
     recipe.setdefault("flip", facts.channels == 3 and train.dataset != "svhn")  # a mirrored digit is none
     available = training_images(train, facts)
     if train.batch is not None and train.batch > available:

@@ -204,3 +204,10 @@ def test_files_of_an_epoch_lost_to_a_kill_are_written_again(tmp_path, monkeypatc
     monkeypatch.undo()
     again = harness.run_through(tmp_path, train)
     assert len(list(again.run.epochs.iterdir())) == 2 and again.run.best.exists()
+
+
+@pytest.mark.parametrize("changes", [{"augment": "randaugment", "crop": "resized"}, {"augment": "trivialaugment"}])
+def test_random_operations_and_windows_resume(tmp_path, changes):
+    train = harness.settings(SynerMix(intra_view="augmented"), epochs=2, **changes)
+    one = harness.run_through(tmp_path / "one", train)
+    assert harness.same_bits(one, harness.run_cut(tmp_path / "two", train, 9))

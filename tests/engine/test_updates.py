@@ -35,7 +35,7 @@ def test_every_cut_is_exact_with_all_three_on(tmp_path, whole, cut):
     assert harness.without_times(whole.run.rows()) == harness.without_times(resumed.run.rows())
 
 
-# -- accumulation -----------------------------------------------------------------------------------------------------
+# -- accumulation -------------------------------------------------------------------------------------------------
 
 
 def without_batchnorm(made):
@@ -113,7 +113,7 @@ def test_more_images_in_a_step_than_there_are_is_refused_and_the_built_in_batch_
     assert epoch_steps(semi, facts) == 1337 // 50
 
 
-# -- clipping -----------------------------------------------------------------------------------------------------------
+# -- clipping -------------------------------------------------------------------------------------------------------
 
 
 def test_clipping_is_torchs_own(tmp_path):
@@ -129,7 +129,7 @@ def test_clipping_is_torchs_own(tmp_path):
     assert harness.same_bits(ours, theirs) and not harness.same_bits(ours, plain)
 
 
-# -- warm-up ------------------------------------------------------------------------------------------------------------
+# -- warm-up --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_a_warm_up_that_contradicts_is_refused(changes, line):
     assert caught.value.exit_code == 2
 
 
-# -- devices --------------------------------------------------------------------------------------------------------------
+# -- devices ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_compiled_run_with_all_three_learns_what_an_eager_one_does(tmp_path):
