@@ -718,12 +718,17 @@ DIGITS_AVERAGE = 0.99  # at most: over a thousand steps, 0.999 would average all
 LABELS = {"digits": 100, "cifar10": 4_000, "cifar100": 10_000, "svhn": 1_000}
 
 
+def recipe_of(dataset: str) -> dict[str, Any]:
+    """The values of settings that are open, by key, before method and size of the images are looked at."""
+    return dict(DIGITS_RECIPE if dataset == "digits" else IMAGE_RECIPE)
+
+
 def complete(train: Train, facts: Facts) -> Train:
     """`train` with every open setting filled in from the recipe of its data set.
 
     Raises UserError for what contradicts the data: a batch or a class subset larger than the training set.
     """
-    recipe: dict[str, Any] = dict(DIGITS_RECIPE if train.dataset == "digits" else IMAGE_RECIPE)
+    recipe = recipe_of(train.dataset)
     if isinstance(train.method, SemiSupervised):
         recipe |= {} if train.dataset == "digits" else SEMI_SUPERVISED_RECIPE
         train = train if train.labels else train.model_copy(update={"labels": LABELS.get(train.dataset)})

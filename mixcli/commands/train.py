@@ -50,6 +50,9 @@ def train(
         str | None, typer.Option(metavar="TIME", help="save and stop after 3h50m, 90s, …; exit code 75")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the complete plan and create nothing")] = False,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="for --dry-run: time no steps, so that no minutes are told")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -66,13 +69,15 @@ def train(
     from mixcli.report import tables
     from mixcli.report.progress import Reporter
 
+    if no_measure and not dry_run:
+        raise UserError("usage", "--no-measure", "is for --dry-run")
     asked = Asked(config, resume, resume_from, extend_to, allow_previous, overwrite)
     seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
     with Reporter("mixcli train", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
         found = _job(asked, typed, reporter)
         if dry_run:
-            plan = job.plan(found, reporter)
+            plan = job.plan(found, reporter, measure=not no_measure)
             return Outcome(plan, lambda: tables.plan(plan, options.to_toml(found.settings)))
         # Before torch is imported, which takes seconds: a signal meanwhile must not find a half-made run.
         with Stop(seconds).listening() as stop:

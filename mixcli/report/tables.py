@@ -74,17 +74,31 @@ def plan(document: Mapping[str, Any], toml: str) -> RenderableType:
         if document.get(key) is not None:
             value = document[key]
             _row(table, key.replace("_", " "), _count(value) if isinstance(value, int) else str(value))
+    if document.get("minutes") is not None:
+        each, measured = 1000 * document["seconds_per_step"], document["measured_steps"]
+        told = f"{each:.3g} ms a step, mean of {measured} on this machine; evaluations come on top"
+        _row(table, "time here", _seconds(60 * document["minutes"]), told)
     return Group(table, Text(printable_block(toml)))
 
 
-def listing(title: str, rows: Mapping[str, str]) -> RenderableType:
-    """Names, each with what it is."""
+def listing(title: str, rows: Mapping[str, str], here: Mapping[str, Any] | None = None) -> RenderableType:
+    """Names, each with what it is, and with the time that a run of it takes here, where that was measured."""
     table = Table(title=Text(title, style="bold"), title_justify="left", box=None, show_header=False, pad_edge=False)
     table.add_column(style="cyan", no_wrap=True, min_width=18)
+    if here is not None:
+        table.add_column(justify="right", no_wrap=True)
     table.add_column()
     for name, summary in rows.items():
-        table.add_row(_text(name), _text(summary))
-    return Group(table, Text())
+        taken = [] if here is None else [_text(_taken(here["methods"].get(name)))]
+        table.add_row(_text(name), *taken, _text(summary))
+    if here is None:
+        return Group(table, Text())
+    told = f"of a run by its recipe on {here['dataset']} with {here['net']}, on this machine's {here['device']}"
+    return Group(table, _text(f"times: {told}; by steps measured, evaluations aside", "dim"), Text())
+
+
+def _taken(pace: Mapping[str, Any] | None) -> str:
+    return "–" if pace is None else _seconds(60 * pace["minutes"])
 
 
 def measured(title: str, document: Mapping[str, Any]) -> RenderableType:

@@ -18,7 +18,7 @@ others the parts before the net are measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -30,13 +30,14 @@ from mixcli.data.order import Order
 from mixcli.data.sources import Source, Split
 from mixcli.engine import device as devices
 from mixcli.engine.stopping import Stop
-from mixcli.engine.training import Training
+from mixcli.engine.timing import Clock
+from mixcli.engine.training import Silent, Training
 from mixcli.errors import UserError, nearest
 from mixcli.mix import Batch, implementation
 from mixcli.runs import Run
 from mixcli.sampling import Random
 from mixcli.settings import METHODS, Facts, Method, Mixing, NoMixing, Train, complete
-from mixcli.studies.bench.benchmark import Clock, clock_of, environment, ratio
+from mixcli.studies.bench.benchmark import clock_of, environment, ratio
 
 PARTS = ("data", "plan", "forward", "backward", "optimizer")
 ROUNDS = 3  # turns that a method has at least, where the time runs out
@@ -113,15 +114,6 @@ def _source(facts: Facts) -> Source:
     half = (0.5,) * facts.channels
     names = tuple(map(str, range(facts.classes)))
     return Source(facts.identity, facts, names, train, None, train.take(np.arange(0)), half, half, digest="")
-
-
-class Silent:
-    """A reporter that tells nothing."""
-
-    def note(self, line: str) -> None: ...
-    def warn(self, subject: str, problem: str) -> None: ...
-    def step(self, done: int, total: int) -> None: ...
-    def epoch(self, row: dict[str, Any]) -> None: ...
 
 
 def _training(method: Method, base: dict[str, Any], source: Source) -> Training:
@@ -207,15 +199,6 @@ class Bench:
     def sums(self) -> list[float]:
         """Seconds of a whole step, by turn; empty where none was made."""
         return [sum(turn[part] for part in PARTS) for turn in self.turns] if self.steps else []
-
-
-def stepping(training: Training) -> Iterator[None]:
-    """Makes the steps of the training loop, one after each `next`, epoch after epoch and beyond the last."""
-    while True:
-        order = training.order(training.state.step // training.steps)
-        for k in range(training.state.step % training.steps, training.steps):
-            training.step(order.step(k))
-            yield
 
 
 def made_step(training: Training, order: Order, clock: Clock) -> dict[str, float]:

@@ -1,0 +1,79 @@
+"""minutes.py: the minutes that a run of each method takes here, measured once and remembered.
+
+What was measured lies in `minutes.json` among the runs, an entry per data set and net, and is read without torch. It is
+a note and no result: a damaged one is measured again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mixcli import options
+from mixcli.engine import job, timing
+from mixcli.engine.stopping import Stop
+from mixcli.errors import UserError
+from mixcli.files import as_json, write_atomic
+from mixcli.settings import METHODS, epoch_steps, recipe_of
+
+FILE = "minutes.json"
+PATIENCE = 4.0  # seconds that the steps of one method may take, about
+
+
+def remembered(root: Path, dataset: str, net: str | None) -> dict[str, Any] | None:
+    """The entry for a data set and a net, None being the recipe's; None where there is none.
+
+    An entry holds `dataset`, `net`, `device` and `methods`: by name the `minutes` of a run by its recipe, the
+    `seconds_per_step` and over how many `steps` they were measured; None for a method that cannot be trained there.
+    """
+    return _entries(root).get(_key(dataset, net))
+
+
+def measure(
+    typed: Mapping[str, str | bool | None], environ: Mapping[str, str], note: Callable[[str], None]
+) -> dict[str, Any]:
+    """Times some steps of every method and remembers them; an entry as above. Raises UserError where none can start.
+
+    typed  for the settings `dataset`, `net`, `device`, `data_dir` and `runs`, as text
+    """
+    from mixcli.engine import device, training
+
+    base = options.gather(typed, None, environ).train
+    prepared, sources, found = device.prepare(base), {}, {}
+    for name in METHODS:
+        note(f"{name}: up to {timing.TIMED} steps")
+        try:
+            made = job.new(options.gather({**typed, "method": name}, None, environ))
+            labels = made.settings.labels
+            if labels not in sources:  # only methods that use few labels need another one
+                sources[labels] = training.loaded(made.settings)
+            own = training.Training(made.settings, sources[labels], made.run, training.Silent(), prepared, Stop())
+            pace = timing.pace(own, PATIENCE)
+        except UserError as error:
+            if error.kind not in ("config", "diverged"):
+                raise
+            note(f"{name}: {error}")
+            found[name] = None
+            continue
+        steps = epoch_steps(made.settings, made.facts) * (made.settings.epochs or 0)
+        found[name] = {"minutes": pace.seconds * steps / 60, "seconds_per_step": pace.seconds, "steps": pace.steps}
+    entry = {"dataset": base.dataset, "net": base.net or recipe_of(base.dataset)["net"],
+             "device": prepared.describe()["device"], "methods": found}  # fmt: skip
+    root = Path(base.runs)
+    root.mkdir(parents=True, exist_ok=True)
+    write_atomic(root / FILE, as_json({**_entries(root), _key(base.dataset, base.net): entry}, indent=1))
+    return entry
+
+
+def _key(dataset: str, net: str | None) -> str:
+    return f"{dataset} {net or recipe_of(dataset)['net']}"
+
+
+def _entries(root: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((root / FILE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
