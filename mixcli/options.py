@@ -632,7 +632,7 @@ def _default_text(key: str, field: FieldInfo) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
     return value.name if isinstance(value, Method) else str(value)
 
 

@@ -591,7 +591,7 @@ class Train(Settings):
         (3 / 4, 4 / 3), "Augmentation", "narrowest and widest window, width over height", later=True
     )
     crop_filter: Literal["bilinear", "bicubic"] = setting(
-        "bilinear", "Augmentation", "how windows are resized, antialiased", later=True
+        "bilinear", "Augmentation", "how windows are resized", later=True
     )
     augment: Literal["none", "randaugment", "trivialaugment"] = setting(
         "none", "Augmentation", "random operations after crop and flip, by torchvision's tables", later=True
@@ -746,10 +746,11 @@ def complete(train: Train, facts: Facts) -> Train:
     if train.ema == 0 and train.method.teaches:
         raise UserError("config", "ema", f"the teacher of {train.method.name} is an average of the weights", got=0,
                         expected="number > 0 and < 1")  # fmt: skip
-    recipe["batch"] = max(1, min(recipe["batch"], available // (4 * train.accumulate)))
+    recipe["batch"] = max(1, min(recipe["batch"], available // 4))
     completed = train.model_copy(update={k: v for k, v in recipe.items() if getattr(train, k) is None})
     if epoch_steps(completed, facts) == 0:
-        raise UserError("config", "accumulate", f"a step of {completed.batch} images takes more than there are",
+        images = train.accumulate * (completed.batch or 0)
+        raise UserError("config", "accumulate", f"a step of {images} images takes more than there are",
                         got=train.accumulate, hint="Give a smaller --batch or --accumulate")  # fmt: skip
     _check_warmup(completed)
     return completed
