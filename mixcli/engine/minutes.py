@@ -9,14 +9,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mixcli import options
 from mixcli.engine import job, timing
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.files import as_json, write_atomic
+from mixcli.options import Gathered
 from mixcli.settings import METHODS, epoch_steps, recipe_of
+
+if TYPE_CHECKING:
+    from mixcli.data.sources import Source
+    from mixcli.engine.device import Machine
 
 FILE = "minutes.json"
 PATIENCE = 4.0  # seconds that the steps of one method may take, about
@@ -38,33 +43,38 @@ def measure(
 
     typed  for the settings `dataset`, `net`, `device`, `data_dir` and `runs`, as text
     """
-    from mixcli.engine import device, training
+    from mixcli.engine import device
 
     base = options.gather(typed, None, environ).train
-    prepared, sources, found = device.prepare(base), {}, {}
+    machine, sources, found = device.prepare(base), {}, {}
     for name in METHODS:
         note(f"{name}: up to {timing.TIMED} steps")
         try:
-            made = job.new(options.gather({**typed, "method": name}, None, environ))
-            labels = made.settings.labels
-            if labels not in sources:  # only methods that use few labels need another one
-                sources[labels] = training.loaded(made.settings)
-            own = training.Training(made.settings, sources[labels], made.run, training.Silent(), prepared, Stop())
-            pace = timing.pace(own, PATIENCE)
+            found[name] = _paced(options.gather({**typed, "method": name}, None, environ), machine, sources)
         except UserError as error:
             if error.kind not in ("config", "diverged"):
                 raise
             note(f"{name}: {error}")
             found[name] = None
-            continue
-        steps = epoch_steps(made.settings, made.facts) * (made.settings.epochs or 0)
-        found[name] = {"minutes": pace.seconds * steps / 60, "seconds_per_step": pace.seconds, "steps": pace.steps}
     entry = {"dataset": base.dataset, "net": base.net or recipe_of(base.dataset)["net"],
-             "device": prepared.describe()["device"], "methods": found}  # fmt: skip
+             "device": machine.describe()["device"], "methods": found}  # fmt: skip
     root = Path(base.runs)
     root.mkdir(parents=True, exist_ok=True)
     write_atomic(root / FILE, as_json({**_entries(root), _key(base.dataset, base.net): entry}, indent=1))
     return entry
+
+
+def _paced(gathered: Gathered, machine: Machine, sources: dict[int | None, Source]) -> dict[str, Any]:
+    """What is remembered of one method; `sources` are the data sets read so far, by the number of their labels."""
+    from mixcli.engine import training
+
+    made = job.new(gathered)
+    train, labels = made.settings, made.settings.labels
+    if labels not in sources:
+        sources[labels] = training.loaded(train)
+    run = training.Training(train, sources[labels], made.run, training.Silent(), machine, Stop())
+    pace, steps = timing.pace(run, PATIENCE), epoch_steps(train, made.facts) * (train.epochs or 0)
+    return {"minutes": pace.seconds * steps / 60, "seconds_per_step": pace.seconds, "steps": pace.steps}
 
 
 def _key(dataset: str, net: str | None) -> str:
