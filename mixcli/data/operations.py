@@ -75,7 +75,12 @@ class Operations:
     magnitude: int = 9
 
     def draw(self, batch: int, size: tuple[int, int], degree: float, random: Random) -> tuple[Turn, ...]:
-        """The operations of `batch` images of `size` (H, W) at a strength; the same number of draws at any."""
+        """The operations of `batch` images of `size` (H, W) at a strength; at 0 there are none.
+
+        random  a stream of their own, on the training device
+        """
+        if degree == 0:
+            return ()
         host, table = random.host, magnitudes(self.space, size)
         turns = []
         for _ in range(self.count):
@@ -84,7 +89,7 @@ class Operations:
             level = drawn if self.space == "trivialaugment" else np.full(batch, self.magnitude)
             amount = table[kind, level] * np.where((sign < 0.5) & (kind <= len(SIGNED)), -1, 1)
             turns.append(_turn(np.where(applied, kind, 0), amount, size, random))
-        return tuple(turns) if degree > 0 else ()
+        return tuple(turns)
 
 
 def _turn(kind: np.ndarray, amount: np.ndarray, size: tuple[int, int], random: Random) -> Turn:

@@ -51,10 +51,11 @@ class ResizedCrop:
         """Windows for `batch` images of `size` (H, W) at a strength; None at 0, where the image stays as it is.
 
         At degree d an area bound s becomes 1 - d (1 - s) and an aspect bound r becomes r^d.
+        random  a stream of their own, on the training device
         """
-        uniform = random.field((2 * TRIES + 2, batch))
         if degree == 0:
             return None
+        uniform = random.field((2 * TRIES + 2, batch))
         height, width = size
         least, most = (1 - degree * (1 - bound) for bound in self.scale)
         narrow, broad = (degree * math.log(bound) for bound in self.ratio)
