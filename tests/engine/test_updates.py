@@ -81,8 +81,11 @@ def test_every_batch_of_a_step_has_its_own_draws_and_supplements(tmp_path):
     assert [first.rows.tolist(), second.rows.tolist()] == [order.step(k).rows.tolist() for k in (2, 3)]
     labels = made.source.train.labels
     assert all((torch.from_numpy(labels[part.rows]).bincount() != 1).all() for part in (first, second))
-    ratios = {float(made.plan(images, part).inter.mix.ratio[0, 0]) for part, images in enumerate((first, second))}
-    assert len(ratios) == 2
+    ratios, views = set(), set()
+    for made.state.step in (0, 1):
+        ratios |= {float(made.plan(first, part).inter.mix.ratio[0, 0]) for part in (0, 1)}
+        views |= {made.batch(first, part).images.numpy().tobytes() for part in (0, 1)}
+    assert len(ratios) == len(views) == 4
 
 
 def test_a_batch_that_is_not_finite_stops_its_step_wherever_it_stands(tmp_path):
