@@ -69,7 +69,12 @@ def test_a_step_takes_its_own_number_of_unlabelled_images_and_an_epoch_passes_ov
 def test_g20_the_images_of_a_resumed_run_are_those_of_the_uninterrupted_one(tmp_path):
     def ids(training, sink):
         step = training.step
-        training.step = lambda images: (sink.append((images.rows.tolist(), images.unlabelled.tolist())), step(images))
+
+        def seen(batches):
+            sink.extend((images.rows.tolist(), images.unlabelled.tolist()) for images in batches)
+            step(batches)
+
+        training.step = seen
 
     settings, whole, after = harness.settings(ICT(unlabelled_batch=7), epochs=2), [], []
     made = harness.training(tmp_path / "a", settings)
