@@ -47,7 +47,10 @@ class StagedNet(nn.Module):
             raise ValueError(f"stage {start} lies beyond {stop}")
         for name in names[first:last]:
             x = self.stages[name](x)
-        return x if stop is not None else self.neck(x).mean(dim=(2, 3))
+        if stop is not None:
+            return x
+        x = self.neck(x)
+        return x.mean(dim=(2, 3)) if x.ndim == 4 else x
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) images -> (B, N) logits."""
