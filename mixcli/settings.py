@@ -585,8 +585,16 @@ class Train(Settings):
         None, "Augmentation", "whiten images (ZCA) after augmentation, by the covariance of all training images"
     )
 
-    net: str | None = setting(None, "Net", "small, resnet18, preact-resnet18, wrn-28-2 or cnn-13")
+    net: str | None = setting(
+        None, "Net", "such as small, resnet18, torchvision:swin_t or timm:convnext_atto; `mixcli list nets` has them all"
+    )
     width: Annotated[int, Field(ge=1, le=1024)] | None = setting(None, "Net", "channels of the first stage")
+    cut: tuple[str, ...] | None = setting(
+        None, "Net", "submodules of a torchvision: or timm: net, by dotted names, with which its stages end; unset: its own"
+    )
+    pretrained: bool | None = setting(
+        None, "Net", "start from published weights of a torchvision: or timm: net; they must be at hand"
+    )
 
     epochs: Annotated[int, Field(ge=1, le=100_000)] | None = setting(
         None, "Optimisation", "passes over the training images"
@@ -781,7 +789,42 @@ DATASETS = {
 NETS = {
     "small": ("mixcli.nets.small", "residual net for 8x8 to 32x32 images on a CPU"),
     "resnet18": ("mixcli.nets.resnet", "ResNet-18 with the CIFAR stem (3x3, stride 1, no pooling)"),
+    "resnet34": ("mixcli.nets.resnet", "ResNet-34 with the CIFAR stem"),
+    "resnet50": ("mixcli.nets.resnet", "ResNet-50 with the CIFAR stem"),
+    "resnet101": ("mixcli.nets.resnet", "ResNet-101 with the CIFAR stem"),
+    "resnext50": ("mixcli.nets.resnet", "ResNeXt-50 32x4d with the CIFAR stem"),
     "preact-resnet18": ("mixcli.nets.resnet", "PreAct-ResNet-18 with the CIFAR stem"),
     "wrn-28-2": ("mixcli.nets.wide_resnet", "Wide ResNet of depth 28, twice as wide"),
+    "wrn-28-8": ("mixcli.nets.wide_resnet", "Wide ResNet of depth 28, eight times as wide"),
+    "wrn-28-10": ("mixcli.nets.wide_resnet", "Wide ResNet of depth 28, ten times as wide"),
     "cnn-13": ("mixcli.nets.cnn13", "13-layer convolutional net of the semi-supervised literature"),
+    "vit-tiny": ("mixcli.nets.vit", "vision transformer on 4x4 patches, width 192, 12 blocks; sides that 4 divides"),
+}
+
+# Nets of other libraries by the names they are typed with. Of timm these are the ones held to equal their originals bit
+# for bit; any other name of its catalogue may be typed too.
+TORCHVISION = {
+    "resnet18": "ResNet-18 for ImageNet",
+    "resnet34": "ResNet-34 for ImageNet",
+    "resnet50": "ResNet-50 for ImageNet",
+    "resnet101": "ResNet-101 for ImageNet",
+    "mobilenet_v3_large": "MobileNetV3-Large",
+    "swin_t": "Swin-T",
+    "convnext_tiny": "ConvNeXt-T",
+    "vit_b_16": "ViT-B/16, for square images whose side 16 divides",
+}
+TIMM = (
+    "resnet18", "resnet26d", "resnext50_32x4d", "seresnet50", "res2net50_26w_4s", "resnest14d", "skresnet18",
+    "ese_vovnet19b_dw", "densenet121", "regnetx_002", "regnety_002", "repvgg_a0", "gernet_s", "cspresnet50",
+    "hgnetv2_b0", "mobilenetv2_050", "mobilenetv3_small_050", "efficientnet_b0", "efficientnet_lite0", "mnasnet_small",
+    "lcnet_050", "tinynet_e", "hardcorenas_a", "rexnet_100", "starnet_s1", "fasternet_t0", "mobileone_s0",
+    "fastvit_t8", "convnext_atto", "convnextv2_atto", "inception_next_atto", "edgenext_xx_small", "mobilevit_xxs",
+    "mambaout_femto", "poolformer_s12", "focalnet_tiny_srf", "tiny_vit_5m_224", "coatnet_0_224",
+    "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "vit_tiny_patch16_224", "deit_tiny_patch16_224",
+    "eva02_tiny_patch14_224", "cait_xxs24_224", "convit_tiny", "visformer_tiny", "mixer_s32_224", "resmlp_12_224",
+    "gmlp_ti16_224",
+)  # fmt: skip
+BORROWED = {
+    **{f"torchvision:{name}": f"torchvision's {summary}" for name, summary in TORCHVISION.items()},
+    **{f"timm:{name}": "timm's; needs the extra timm" for name in TIMM},
 }

@@ -12,7 +12,7 @@ from mixcli import options
 from mixcli.data.resident import Resident
 from mixcli.engine import checkpoint
 from mixcli.engine.device import Machine, prepare
-from mixcli.nets.staged import StagedNet, build
+from mixcli.nets.staged import StagedNet, of_run
 from mixcli.sampling import Random
 from mixcli.settings import Train
 
@@ -45,9 +45,8 @@ def restore(path: Path, device: str = "auto") -> tuple[Train, Machine, StagedNet
     content = checkpoint.load(path)
     settings = options.from_flat({**content["settings"], "device": device})
     machine, classes = prepare(settings), len(content["data"]["classes"])
-    assert settings.net is not None
-    data, whitened = content["data"], tuple(content["data"]["size"]) if settings.zca else None
-    net = build(settings.net, data["channels"], classes, settings.width, Random(settings.seed, "init"), whitened)
+    data, init = content["data"], Random(settings.seed, "init")
+    net = of_run(settings, data["channels"], classes, tuple(data["size"]), init)
     weights = content["net"]
     if content["ema"] is not None:
         weights = {key.removeprefix("module."): v for key, v in content["ema"].items() if key != "n_averaged"}

@@ -32,7 +32,7 @@ from mixcli.engine.state import Progress, State
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.mix import Batch, Context, implementation
-from mixcli.nets.staged import build
+from mixcli.nets.staged import of_run
 from mixcli.nets.whitening import whitenings
 from mixcli.runs import Run
 from mixcli.sampling import Random
@@ -108,8 +108,8 @@ class Training:
         self.total = self.steps * self.epochs
 
         facts = source.facts
-        init, whitened = Random(settings.seed, "init"), facts.size if settings.zca else None
-        net = build(settings.net, facts.channels, facts.classes, settings.width, init, whitened)
+        init = Random(settings.seed, "init")
+        net = of_run(settings, facts.channels, facts.classes, facts.size, init, pretrained=True)
         self.stages = net.sizes(facts.channels, *facts.size)
         smallest = min(self.batch_size, self.unlabelled_size or self.batch_size)
         if smallest * min(h * w for h, w in filter(None, self.stages.values())) < 2:

@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from mixcli.errors import UserError, nearest
 from mixcli.nets.whitening import Whitening
 from mixcli.sampling import Random
-from mixcli.settings import NETS
+from mixcli.settings import BORROWED, NETS, Train
 
 
 class StagedNet(nn.Module):
-    """A network of named stages in depth order, then pooling, then a linear head.
+    """A network of named stages in depth order, then a neck, then a linear head.
 
-    stages  name -> module; the output of a stage is what hidden mixing and probes see
-    neck    what stands between the last stage and pooling (the closing BatchNorm and ReLU of a pre-activation net)
+    stages  name -> module; the output of a stage is what hidden mixing and probes see: maps (B, C, H, W), which masks
+            can mix, or rows of another shape, such as tokens (B, T, D), which take one weight for each image
+    neck    what stands between the last stage and the head: a closing norm, a layer before the last; pooling where it
+            is none of maps (a class token), for maps (B, D, H, W) that the neck puts out are averaged over space
     head    the linear layer: (B, D) pooled features -> (B, N) logits
     """
 
@@ -91,7 +93,7 @@ class StagedNet(nn.Module):
             for name, stage in self.stages.items():
                 try:
                     x = torch.func.functional_call(stage, _on_meta(stage), (x,))
-                except RuntimeError as error:
+                except (RuntimeError, AssertionError) as error:
                     problem = f"images of {height}x{width} pixels are too small for it"
                     raise UserError("config", "net", problem) from error
                 found[name] = (x.shape[2], x.shape[3]) if x.ndim == 4 else None
@@ -111,20 +113,73 @@ def build(
     width: int | None,
     random: Random,
     whitened: tuple[int, int] | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+    cut: tuple[str, ...] | None = None,
+    pretrained: bool = False,
 ) -> StagedNet:
     """The named net, its weights drawn from `random` alone: the global generator is left as it was.
 
-    width     channels of the first stage; None for the net's own
-    whitened  (H, W) of the images, whose ZCA, not fitted yet, opens the first stage; None for none
-    Raises UserError for an unknown name.
+    width       channels of the first stage; None for the net's own
+    whitened    (H, W) of the images, whose ZCA, not fitted yet, opens the first stage; None for none
+    size        (H, W) of the images; for `torchvision:` and `timm:` nets, some of which are built for one
+    cut         of such a net: the submodules, by dotted names, with which its stages end; None for those it comes with
+    pretrained  of such a net: start from published weights that are at hand
+    Raises UserError for an unknown name, for what a net does not take, and what its builder raises.
     """
-    if name not in NETS:
-        raise UserError("usage", "--net", "unknown", got=name, hint=nearest(name, NETS))
-    make: Callable[..., StagedNet] = import_module(NETS[name][0]).BUILDERS[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.key & (2**63 - 1))
-        net = make(channels, classes, **({} if width is None else {"width": width}))
+        if ":" in name:
+            net = _borrowed(name, channels, classes, width, size, cut, pretrained)
+        else:
+            net = _own(name, channels, classes, width, cut, pretrained)
     if whitened is not None:
         first = next(iter(net.stages))
         net.stages[first] = nn.Sequential(Whitening((channels, *whitened)), net.stages[first])
     return net
+
+
+def of_run(
+    settings: Train, channels: int, classes: int, size: tuple[int, int], random: Random, pretrained: bool = False
+) -> StagedNet:
+    """The net of a run's completed settings for images (channels, *size); see `build`.
+
+    pretrained  with published weights where the settings ask for them; not for a net whose weights are loaded next
+    """
+    assert settings.net is not None
+    whitened, published = size if settings.zca else None, pretrained and bool(settings.pretrained)
+    return build(settings.net, channels, classes, settings.width, random, whitened, size=size, cut=settings.cut,
+                 pretrained=published)  # fmt: skip
+
+
+def _own(
+    name: str, channels: int, classes: int, width: int | None, cut: tuple[str, ...] | None, pretrained: bool
+) -> StagedNet:
+    """A net of this package."""
+    if name not in NETS:
+        raise UserError("usage", "--net", "unknown", got=name, hint=nearest(name, [*NETS, *BORROWED]))
+    if cut is not None:
+        raise UserError("config", "cut", f"{name} is cut into stages already", hint="Leave it out")
+    if pretrained:
+        hint = "For published weights: --net torchvision:NAME or timm:NAME"
+        raise UserError("config", "pretrained", f"there are no published weights of {name}", hint=hint)
+    make: Callable[..., StagedNet] = import_module(NETS[name][0]).BUILDERS[name]
+    return make(channels, classes, **({} if width is None else {"width": width}))
+
+
+def _borrowed(
+    name: str,
+    channels: int,
+    classes: int,
+    width: int | None,
+    size: tuple[int, int] | None,
+    cut: tuple[str, ...] | None,
+    pretrained: bool,
+) -> StagedNet:
+    """A net of another library, `library:name`."""
+    if width is not None:
+        raise UserError("config", "width", f"{name} has channels of its own", got=width, hint="Leave it out")
+    assert size is not None, "nets of other libraries are cut on images of the size they will see"
+    from mixcli.nets import borrowed
+
+    return borrowed.build(name, channels, classes, size, cut, pretrained)
