@@ -88,6 +88,7 @@ def combined(layers: Iterable[Layer]) -> Gathered:
     warnings: list[tuple[str, str]] = []
     for layer in layers:
         given = _without_replaced_methods(given, layer, warnings) | layer
+    given = _stages_of_the_net(given)
     train = cast(Train, _build(Train, given))
     return Gathered(train, warnings, {key: value.origin for key, value in given.items()})
 
@@ -131,6 +132,15 @@ def _without_replaced_methods(below: Layer, above: Layer, warnings: list[tuple[s
         kept = {k: v for k, v in kept.items() if k not in dropped}
         warnings.append((old.origin, f"{above[key].value} is used instead; the keys of {old.value} are dropped"))
     return kept
+
+
+def _stages_of_the_net(given: Layer) -> Layer:
+    """`stages` are those at which the net is cut, unless the method has stages of its own."""
+    named = given.get("method")
+    cls = NoMixing if named is None else METHODS.get(str(named.value), NoMixing)
+    if "stages" not in given or "stages" in cls.model_fields:
+        return given
+    return {"cut" if key == "stages" else key: value for key, value in given.items()}
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:

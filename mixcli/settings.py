@@ -66,6 +66,7 @@ class Mixing(Method):
     implementation: ClassVar[str] = "mixcli.methods.supervised"
     drawing: ClassVar[str]
     moves: ClassVar[bool] = False  # shows its partner elsewhere, so its mask says nothing of features or other masks
+    masks: ClassVar[bool] = True  # weighs pixels differently; False: one weight for each image, which fits any features
 
 
 Per = Literal["batch", "sample"]
@@ -102,6 +103,7 @@ class Blend(Pairs):
 class MixUp(Blend, Mixing):
     name = "mixup"
     summary = "convex combinations of two or more images (Zhang et al. 2018)"
+    masks = False
     drawing = "mixcli.mixing.blend"
 
 
@@ -357,7 +359,7 @@ class Manifold(MixingInside):
 
     alpha: Alpha = Field(2.0, description="concentration of Beta(alpha, alpha)")
     stages: tuple[str, ...] | None = Field(
-        None, description="stages drawn from, each alike; `input` is one; unset: input, layer1, layer2"
+        None, description="stages drawn from, each alike; `input` is one; unset: input, layer1, layer2, or the first two"
     )
     loss: Literal["ce", "bce"] = Field(
         "ce", description="cross-entropy, or binary cross-entropy on probabilities as the authors trained"
@@ -642,6 +644,11 @@ class Train(Settings):
     save_every: Count | None = setting(None, "Run", "steps between saves; unset: every epoch", hashed=False)
     runs: str = setting("runs", "Run", "folder of the runs [env: MIXCLI_RUNS]", hashed=False)
 
+    @field_validator("pretrained")
+    @classmethod
+    def _drawn_weights_are_the_default(cls, value: bool | None) -> bool | None:
+        return value or None
+
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self):
         if self.nesterov and self.momentum == 0:
@@ -801,30 +808,68 @@ NETS = {
     "vit-tiny": ("mixcli.nets.vit", "vision transformer on 4x4 patches, width 192, 12 blocks; sides that 4 divides"),
 }
 
-# Nets of other libraries by the names they are typed with. Of timm these are the ones held to equal their originals bit
-# for bit; any other name of its catalogue may be typed too.
+# Nets of other libraries by the names they are typed with, and where they are cut. Of timm these are the ones held to
+# equal their originals bit for bit; any other classifier of its catalogue may be typed too.
 TORCHVISION = {
-    "resnet18": "ResNet-18 for ImageNet",
-    "resnet34": "ResNet-34 for ImageNet",
-    "resnet50": "ResNet-50 for ImageNet",
-    "resnet101": "ResNet-101 for ImageNet",
-    "mobilenet_v3_large": "MobileNetV3-Large",
-    "swin_t": "Swin-T",
-    "convnext_tiny": "ConvNeXt-T",
-    "vit_b_16": "ViT-B/16, for square images whose side 16 divides",
+    "resnet18": "ResNet-18 for ImageNet: stem, layer1 … layer4",
+    "resnet34": "ResNet-34 for ImageNet: stem, layer1 … layer4",
+    "resnet50": "ResNet-50 for ImageNet: stem, layer1 … layer4",
+    "resnet101": "ResNet-101 for ImageNet: stem, layer1 … layer4",
+    "mobilenet_v3_large": "MobileNetV3-Large: stem, block1 … block15",
+    "swin_t": "Swin-T: stem, stage1 … stage4",
+    "convnext_tiny": "ConvNeXt-T: stem, stage1 … stage4",
+    "vit_b_16": "ViT-B/16, for square images whose side 16 divides: stem, block1 … block12",
 }
-TIMM = (
-    "resnet18", "resnet26d", "resnext50_32x4d", "seresnet50", "res2net50_26w_4s", "resnest14d", "skresnet18",
-    "ese_vovnet19b_dw", "densenet121", "regnetx_002", "regnety_002", "repvgg_a0", "gernet_s", "cspresnet50",
-    "hgnetv2_b0", "mobilenetv2_050", "mobilenetv3_small_050", "efficientnet_b0", "efficientnet_lite0", "mnasnet_small",
-    "lcnet_050", "tinynet_e", "hardcorenas_a", "rexnet_100", "starnet_s1", "fasternet_t0", "mobileone_s0",
-    "fastvit_t8", "convnext_atto", "convnextv2_atto", "inception_next_atto", "edgenext_xx_small", "mobilevit_xxs",
-    "mambaout_femto", "poolformer_s12", "focalnet_tiny_srf", "tiny_vit_5m_224", "coatnet_0_224",
-    "swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "vit_tiny_patch16_224", "deit_tiny_patch16_224",
-    "eva02_tiny_patch14_224", "cait_xxs24_224", "convit_tiny", "visformer_tiny", "mixer_s32_224", "resmlp_12_224",
-    "gmlp_ti16_224",
-)  # fmt: skip
-BORROWED = {
-    **{f"torchvision:{name}": f"torchvision's {summary}" for name, summary in TORCHVISION.items()},
-    **{f"timm:{name}": "timm's; needs the extra timm" for name in TIMM},
+TIMM = {
+    "resnet18": "stem, layer1 … layer4",
+    "resnet26d": "stem, layer1 … layer4",
+    "resnext50_32x4d": "stem, layer1 … layer4",
+    "seresnet50": "stem, layer1 … layer4",
+    "res2net50_26w_4s": "stem, layer1 … layer4",
+    "resnest14d": "stem, layer1 … layer4",
+    "skresnet18": "stem, layer1 … layer4",
+    "ese_vovnet19b_dw": "stem, stage1 … stage4",
+    "densenet121": "stem, stage1 … stage4",
+    "regnetx_002": "stem, s1 … s4",
+    "regnety_002": "stem, s1 … s4",
+    "repvgg_a0": "stem, stage1 … stage3, final_conv",
+    "gernet_s": "stem, stage1 … stage3, final_conv",
+    "cspresnet50": "stem, stage1 … stage4",
+    "hgnetv2_b0": "stem, stage1 … stage4",
+    "mobilenetv2_050": "stem, block1 … block3, block5, block7",
+    "mobilenetv3_small_050": "stem, block1, block2, block4, block6",
+    "efficientnet_b0": "stem, block1 … block3, block5, block7",
+    "efficientnet_lite0": "stem, block1 … block3, block5, block7",
+    "mnasnet_small": "stem, block1 … block3, block5, block7",
+    "lcnet_050": "stem, block1 … block3, block5, block6",
+    "tinynet_e": "stem, block1 … block3, block5, block7",
+    "hardcorenas_a": "stem, block1 … block3, block5, block7",
+    "rexnet_100": "stem, stage1 … stage5",
+    "starnet_s1": "stem, stage1 … stage4",
+    "fasternet_t0": "stem, stage1 … stage4",
+    "mobileone_s0": "stem, stage1 … stage3, final_conv",
+    "fastvit_t8": "stem, stage1 … stage4",
+    "convnext_atto": "stem, stage1 … stage4",
+    "convnextv2_atto": "stem, stage1 … stage4",
+    "inception_next_atto": "stem, stage1 … stage4",
+    "edgenext_xx_small": "stem, stage1 … stage4",
+    "mobilevit_xxs": "stem, stage1 … stage4, final_conv",
+    "mambaout_femto": "stem, stage1 … stage4",
+    "poolformer_s12": "stem, stage1 … stage4",
+    "focalnet_tiny_srf": "stem, stage1 … stage4",
+    "tiny_vit_5m_224": "stem, stage1 … stage4",
+    "coatnet_0_224": "stem, stage1 … stage4",
+    "swin_tiny_patch4_window7_224": "stem, stage1 … stage4",
+    "swinv2_tiny_window8_256": "stem, stage1 … stage4",
+    "vit_tiny_patch16_224": "stem, block1 … block12",
+    "deit_tiny_patch16_224": "stem, block1 … block12",
+    "eva02_tiny_patch14_224": "stem, block1 … block12",
+    "cait_xxs24_224": "stem, block1 … block24",
+    "visformer_tiny": "stem, stage1 … stage3",
+    "mixer_s32_224": "stem, block1 … block8",
+    "resmlp_12_224": "stem, block1 … block12",
+    "gmlp_ti16_224": "stem, block1 … block30",
+}
+BORROWED = {f"torchvision:{name}": summary for name, summary in TORCHVISION.items()} | {
+    f"timm:{name}": summary for name, summary in TIMM.items()
 }

@@ -17,7 +17,7 @@ def list_(
     json: Json = False,
 ) -> Outcome:
     """List what can be named: methods, mixings, datasets, nets, corruptions, studies, probes."""
-    from mixcli.settings import DATASETS, METHODS, NETS, Mixing
+    from mixcli.settings import BORROWED, DATASETS, METHODS, NETS, Mixing
     from mixcli.studies import design
     from mixcli.studies.probes.catalogue import PROBES
 
@@ -25,7 +25,7 @@ def list_(
         "methods": {name: cls.summary for name, cls in METHODS.items()},
         "mixings": {name: cls.summary for name, cls in METHODS.items() if issubclass(cls, Mixing)},
         "datasets": DATASETS,
-        "nets": {name: summary for name, (_, summary) in NETS.items()},
+        "nets": {name: summary for name, (_, summary) in NETS.items()} | BORROWED,
         "corruptions": _corruptions(),
         "studies": design.named(),
         "probes": {name: found.summary for name, found in PROBES.items()},

@@ -67,7 +67,10 @@ def build(
 
 
 def named(paths: Sequence[str]) -> dict[str, str]:
-    """Stages named like the submodules with which they end, dots as underscores."""
+    """Stages named like the submodules with which they end, dots as underscores. Raises UserError for one named twice."""
+    for path in paths:
+        if list(paths).count(path) > 1:
+            raise UserError("config", "cut", "is named twice", got=path)
     return {path.replace(".", "_"): path for path in paths}
 
 

@@ -10,7 +10,8 @@ names depends on train or eval mode (`F.dropout`; an `nn.Dropout` is fine), or w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -37,25 +38,59 @@ def cut(
     Raises UserError for a name that is not there, or a module that cannot be cut so.
     """
     modules = dict(module.named_modules())
-    for path in stages.values():
+    for name, path in stages.items():
         if path not in modules or not path:
             raise UserError("config", "cut", "no such submodule", got=path, hint=nearest(path, filter(None, modules)))
+        if name == "input":
+            raise UserError("config", "cut", "is the name of the images", got=name, hint="Name a submodule inside it")
     if not stages:
         raise _refused("no stage is named")
-    head = head or next((path for path, m in reversed(modules.items()) if isinstance(m, nn.Linear)), "")
-    if not isinstance(modules.get(head), nn.Linear):
+    head = head or _closing(module, images)
+    linear = modules.get(head)
+    if not isinstance(linear, nn.Linear):
         raise _refused("it does not end in one linear layer")
     ends = [*stages.values(), head]
     pieces = _pieces(module, _followed(module, ends), ends)
     if channels_last:
         last = len(pieces) - 1
         pieces = [ChannelsFirst(piece, reads=k > 0, writes=k < last) for k, piece in enumerate(pieces)]
-    *parts, neck = pieces
-    linear = modules[head]
-    assert isinstance(linear, nn.Linear)
-    net = StagedNet(dict(zip(stages, parts, strict=True)), linear, neck)
+    net = StagedNet(dict(zip(stages, pieces[:-1], strict=True)), linear, pieces[-1])
     _must_be_equal(module, net, images)
     return net
+
+
+def _closing(module: nn.Module, images: Tensor) -> str:
+    """The dotted name of the linear layer whose output is the module's; "" for none."""
+    outputs: dict[str, Tensor] = {}
+
+    def keep(path: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
+            outputs[path] = output
+
+        return hook
+
+    linears = [(path, m) for path, m in module.named_modules() if isinstance(m, nn.Linear)]
+    handles = [linear.register_forward_hook(keep(path)) for path, linear in linears]
+    try:
+        result = _called(module, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return next((path for path, output in outputs.items() if output is result), "")
+
+
+def _called(module: nn.Module, images: Tensor) -> Tensor:
+    """What it gives in eval mode, without gradients. Raises UserError for images that it does not take."""
+    training = module.training
+    try:
+        with torch.no_grad():
+            return module.eval()(images)
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        shape = f"{images.shape[2]}x{images.shape[3]}"
+        raise UserError("config", "net", f"images of {shape} pixels do not fit it ({reason})") from error
+    finally:
+        module.train(training)
 
 
 class ChannelsFirst(nn.Module):
@@ -141,7 +176,7 @@ def _pieces(module: nn.Module, graph: fx.Graph, ends: Sequence[str]) -> list[nn.
     outs = [*calls[:-1], entered]
     return [
         _piece(module, nodes[start : place + 1], entry, out, name)
-        for start, place, entry, out, name in zip(starts, places, entries, outs, [*ends[:-1], "its end"], strict=True)
+        for start, place, entry, out, name in zip(starts, places, entries, outs, ends, strict=True)
     ]
 
 
@@ -152,8 +187,8 @@ def _is_identity(module: nn.Module, node: fx.Node) -> bool:
 def _call(nodes: Sequence[fx.Node], path: str) -> fx.Node:
     found = [node for node in nodes if node.op == "call_module" and node.target == path]
     if len(found) != 1:
-        how = f"runs {len(found)} times" if found else "does not run, or inside another that is named"
-        raise UserError("config", "cut", f"{how} in a forward", got=path, expected="submodules that run once")
+        how = f"runs {len(found)} times" if found else "does not run, or runs inside another that is named"
+        raise UserError("config", "cut", how, got=path, expected="submodules that run once, one after another")
     return found[0]
 
 
@@ -182,24 +217,11 @@ def _must_be_equal(module: nn.Module, net: StagedNet, images: Tensor) -> None:
     parts = sum(p.numel() for part in (*net.stages.values(), net.neck, net.head) for p in part.parameters())
     if own != parts:
         raise _refused(f"its stages have {parts:,} weights and the whole {own:,}, so some are shared or unused")
-    training = module.training
-    try:
-        module.eval()
-        net.eval()
-        with torch.no_grad():
-            x = images
-            for name in net.stages:
-                x = net.stages[name](x)
-                _must_be_features(name, x, images)
-            same = torch.equal(module(images), net(images))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        shape = f"{images.shape[2]}x{images.shape[3]}"
-        raise UserError("config", "net", f"images of {shape} pixels do not fit it ({reason})") from error
-    finally:
-        module.train(training)
-        net.train(training)
-    if not same:
+    whole, x = _called(module, images), images
+    for name, stage in net.stages.items():
+        x = _called(stage, x)
+        _must_be_features(name, x, images)
+    if not torch.equal(whole, _called(net, images)):
         raise _refused("its stages and the whole give different results")
 
 

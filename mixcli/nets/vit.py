@@ -88,7 +88,7 @@ class Pooled(nn.Module):
 
 
 def vit_tiny(channels: int, classes: int, width: int = 192) -> StagedNet:
-    """ViT-Ti/4: 5,366,500 parameters for three channels and 100 classes.
+    """ViT-Ti/4: 5,367,460 parameters for three channels and 100 classes.
 
     Raises UserError for a width that neither holds whole heads of 64 channels nor is one small head.
     """
