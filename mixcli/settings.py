@@ -359,7 +359,8 @@ class Manifold(MixingInside):
 
     alpha: Alpha = Field(2.0, description="concentration of Beta(alpha, alpha)")
     stages: tuple[str, ...] | None = Field(
-        None, description="stages drawn from, each alike; `input` is one; unset: input, layer1, layer2, or the first two"
+        None,
+        description="stages drawn from, each alike; `input` is one; unset: input, layer1, layer2, or the first two",
     )
     loss: Literal["ce", "bce"] = Field(
         "ce", description="cross-entropy, or binary cross-entropy on probabilities as the authors trained"
@@ -588,11 +589,15 @@ class Train(Settings):
     )
 
     net: str | None = setting(
-        None, "Net", "such as small, resnet18, torchvision:swin_t or timm:convnext_atto; `mixcli list nets` has them all"
+        None,
+        "Net",
+        "such as small, resnet18, torchvision:swin_t or timm:convnext_atto; `mixcli list nets` has them all",
     )
     width: Annotated[int, Field(ge=1, le=1024)] | None = setting(None, "Net", "channels of the first stage")
     cut: tuple[str, ...] | None = setting(
-        None, "Net", "submodules of a torchvision: or timm: net, by dotted names, with which its stages end; unset: its own"
+        None,
+        "Net",
+        "submodules of a torchvision: or timm: net, by dotted names, with which its stages end; unset: its own",
     )
     pretrained: bool | None = setting(
         None, "Net", "start from published weights of a torchvision: or timm: net; they must be at hand"

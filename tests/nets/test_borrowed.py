@@ -25,7 +25,7 @@ LARGE = {
     "torchvision:vit_b_16", "torchvision:convnext_tiny", "timm:resnet18", "timm:resnet26d", "timm:resnext50_32x4d",
     "timm:seresnet50", "timm:res2net50_26w_4s", "timm:skresnet18", "timm:cspresnet50", "timm:poolformer_s12",
     "timm:focalnet_tiny_srf", "timm:coatnet_0_224", "timm:swinv2_tiny_window8_256", "timm:swin_tiny_patch4_window7_224",
-    "timm:cait_xxs24_224", "timm:mixer_s32_224", "timm:resmlp_12_224",
+    "timm:resnest14d", "timm:tiny_vit_5m_224", "timm:cait_xxs24_224", "timm:mixer_s32_224", "timm:resmlp_12_224",
 }  # fmt: skip
 
 

@@ -140,7 +140,11 @@ def test_maps_with_channels_last_are_seen_with_channels_first():
     ("kind", "at", "told"),
     [
         (Glued, {"a": "second"}, "cut: no such submodule; got second"),
-        (Glued, {"a": "inner.a", "b": "first"}, "cut: run in another order; got inner.a, first, expected first, inner.a"),
+        (
+            Glued,
+            {"a": "inner.a", "b": "first"},
+            "cut: run in another order; got inner.a, first, expected first, inner.a",
+        ),
         (Glued, {"a": "first", "b": "inner"}, "inner, expected submodules that run once"),
         (Glued, {}, "no stage is named"),
         (Glued, {"input": "first"}, "is the name of the images; got input"),
