@@ -334,7 +334,8 @@ CHANGED: dict[str, Any] = {
     "normalise": "half", "net": "small", "width": 8, "epochs": 3, "batch": 7, "lr": 0.3, "momentum": 0.8,
     "nesterov": True, "weight_decay": 0.3, "schedule": "step", "step_every": 3, "step_factor": 0.3, "ema": 0.9,
     "label_smoothing": 0.1, "precision": "bf16", "device": "cpu", "threads": 1, "compile": True, "deterministic": True,
-    "cut": ("layer1", "layer2"), "pretrained": True, "labels": 100, "epoch_steps": 7, "schedule_epochs": 30, "zca": True, "optimizer": "adamw",
+    "cut": ("layer1", "layer2"), "pretrained": True,
+    "labels": 100, "epoch_steps": 7, "schedule_epochs": 30, "zca": True, "optimizer": "adamw",
     "eval_every": 2, "keep": "1", "save_every": 3, "runs": "x", "method": MixUp(),
 }  # fmt: skip
 OUTSIDE = {"data_dir", "device", "threads", "compile", "deterministic", "keep", "save_every", "runs"}

@@ -67,7 +67,10 @@ def build(
 
 
 def named(paths: Sequence[str]) -> dict[str, str]:
-    """Stages named like the submodules with which they end, dots as underscores. Raises UserError for one named twice."""
+    """Stages named like the submodules with which they end, dots as underscores.
+
+    Raises UserError for one that is named twice.
+    """
     for path in paths:
         if list(paths).count(path) > 1:
             raise UserError("config", "cut", "is named twice", got=path)
@@ -122,7 +125,8 @@ def _published_by_torchvision(name: str, side: int) -> dict[str, Tensor]:
     from torchvision.models import get_model_weights
     from torchvision.models.vision_transformer import interpolate_embeddings
 
-    weights = _from_hub(f"torchvision:{name}", get_model_weights(name).DEFAULT.url)
+    published: Any = get_model_weights(name)
+    weights = _from_hub(f"torchvision:{name}", published.DEFAULT.url)
     return weights if name != "vit_b_16" else interpolate_embeddings(side, 16, OrderedDict(weights))
 
 
@@ -177,8 +181,9 @@ def _published_by_timm(name: str) -> dict[str, Tensor]:
         found = try_to_load_from_cache(published.hf_hub_id, "model.safetensors")
         if isinstance(found, str):
             return load_file(found)
-    if published.url and Path(f"{torch.hub.get_dir()}/checkpoints/{Path(published.url).name}").is_file():
-        return _from_hub(f"timm:{name}", published.url)
+    url = published.url
+    if isinstance(url, str) and (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file():
+        return _from_hub(f"timm:{name}", url)
     raise UserError("data_missing", "--pretrained", f"no weights of timm:{name} at hand, and nothing is downloaded",
                     hint=f"Fetch once: hf download {published.hf_hub_id} model.safetensors")  # fmt: skip
 

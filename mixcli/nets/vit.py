@@ -39,7 +39,7 @@ class Patches(nn.Module):
             problem = f"images of {height}x{width} pixels do not fall into patches of {PATCH}x{PATCH}"
             raise UserError("config", "net", problem)
         tokens = self.map(x)
-        return tokens + positions(tokens.shape[1], *tokens.shape[2:], x.device).to(tokens.dtype)
+        return tokens + positions(tokens.shape[1], tokens.shape[2], tokens.shape[3], x.device).to(tokens.dtype)
 
 
 def positions(width: int, rows: int, columns: int, device: torch.device) -> Tensor:
@@ -101,6 +101,7 @@ def vit_tiny(channels: int, classes: int, width: int = 192) -> StagedNet:
         if isinstance(module, nn.Conv2d | nn.Linear):
             scale = 0.02 if isinstance(module, nn.Linear) else 1 / math.sqrt(channels * PATCH**2)
             nn.init.trunc_normal_(module.weight, std=scale, a=-2 * scale, b=2 * scale)
+            assert module.bias is not None
             nn.init.zeros_(module.bias)
     return net
 

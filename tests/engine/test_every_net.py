@@ -1,8 +1,8 @@
 """Every net of `list nets` makes a step with every method; it is trained, cut short, gone on with to the bit, probed.
 
-By default the nets of the package, a few channels wide, and two borrowed ones. Marked stress are the other borrowed ones,
-which have no width and millions of weights, a second or more each for every method; and runs of nets that, with so few
-channels, are another of the list or a deeper one.
+By default the nets of the package, a few channels wide, and two borrowed ones. Marked stress are the other borrowed
+ones, which have no width and millions of weights, a second or more each for every method; and runs of nets that, with
+so few channels, are another of the list or a deeper one.
 """
 
 from __future__ import annotations

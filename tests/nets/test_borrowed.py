@@ -132,7 +132,7 @@ def test_a_net_may_be_cut_elsewhere():
         ("timm:resnetv2_18", {}, "net: cannot be cut into stages: it does not end in one linear layer"),
         ("timm:levit_128s", {}, "net: cannot be cut into stages: it has no single linear head"),
         ("torchvision:vit_b_16", {"size": (32, 48)}, "net: torchvision:vit_b_16 takes square images; got 32x48"),
-        ("torchvision:vit_b_16", {"size": (8, 8)}, "net: torchvision:vit_b_16 cannot be built for images of 8x8 pixels"),
+        ("torchvision:vit_b_16", {"size": (8, 8)}, "vit_b_16 cannot be built for images of 8x8 pixels"),
         ("torchvision:convnext_tiny", {"size": (8, 8)}, "net: images of 8x8 pixels do not fit it"),
         ("timm:vit_tiny_patch16_224", {"size": (8, 8)}, "8x8 pixels"),
     ],

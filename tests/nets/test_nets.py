@@ -192,8 +192,11 @@ def test_images_that_do_not_fall_into_patches_are_told():
 
 @pytest.mark.parametrize(
     ("asked", "told"),
-    [({"cut": ("layer1",)}, "cut: small is cut into stages already"), ({"pretrained": True}, "no published weights of small")],
-)  # fmt: skip
+    [
+        ({"cut": ("layer1",)}, "cut: small is cut into stages already"),
+        ({"pretrained": True}, "pretrained: there are no published weights of small"),
+    ],
+)
 def test_what_belongs_to_nets_of_other_libraries_is_refused_for_the_own(asked, told):
     with pytest.raises(UserError, match=told):
         build("small", 3, 5, None, Random(0, "init"), size=(8, 8), **asked)
