@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from mixcli.errors import UserError, nearest
-from mixcli.nets.cutting import cut, running
+from mixcli.nets.cutting import cut, named, running
 from mixcli.nets.staged import StagedNet
 from mixcli.settings import TORCHVISION
 
@@ -53,8 +53,6 @@ def build(
     or does not take such images, data_missing where its published weights are not at hand.
     """
     library, _, short = name.partition(":")
-    if library not in LIBRARIES:
-        raise UserError("usage", "--net", "unknown", got=name, expected="torchvision:NAME or timm:NAME")
     make, stages_of = LIBRARIES[library]
     try:
         module = make(short, channels, classes, size, pretrained)
@@ -64,17 +62,6 @@ def build(
         raise UserError("config", "net", problem) from error
     stages, head, last = stages_of(short, module)
     return cut(module, stages if at is None else named(at), torch.rand(2, channels, *size), head, last)
-
-
-def named(paths: Sequence[str]) -> dict[str, str]:
-    """Stages named like the submodules with which they end, dots as underscores.
-
-    Raises UserError for one that is named twice.
-    """
-    for path in paths:
-        if list(paths).count(path) > 1:
-            raise UserError("config", "cut", "is named twice", got=path)
-    return {path.replace(".", "_"): path for path in paths}
 
 
 def _torchvision(name: str, channels: int, classes: int, size: tuple[int, int], pretrained: bool) -> nn.Module:

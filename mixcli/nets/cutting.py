@@ -59,6 +59,17 @@ def cut(
     return net
 
 
+def named(paths: Sequence[str]) -> dict[str, str]:
+    """Stages named like the submodules with which they end, dots as underscores.
+
+    Raises UserError for one that is named twice.
+    """
+    for path in paths:
+        if list(paths).count(path) > 1:
+            raise UserError("config", "cut", "is named twice", got=path)
+    return {path.replace(".", "_"): path for path in paths}
+
+
 def _closing(module: nn.Module, images: Tensor) -> str:
     """The dotted name of the linear layer whose output is the module's; "" for none."""
     outputs: dict[str, Tensor] = {}

@@ -129,7 +129,7 @@ def build(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.key & (2**63 - 1))
-        if ":" in name:
+        if name.partition(":")[0] in ("torchvision", "timm"):
             net = _borrowed(name, channels, classes, width, size, cut, pretrained)
         else:
             net = _own(name, channels, classes, width, cut, pretrained)

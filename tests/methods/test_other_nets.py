@@ -108,6 +108,7 @@ def test_a_mask_is_drawn_on_the_grid_of_patches_and_cuts_whole_patches(name, net
     mixed, keep = plan.mix.images(hidden), plan.mix.keep.bool().expand_as(hidden)
     assert torch.equal(mixed[keep], hidden[keep])
     assert torch.equal(mixed[~keep], hidden[plan.mix.source[1]][~keep])
+    assert torch.equal(plan.mix.images(hidden.detach()), mixed), "without gradients images are mixed in pieces"
 
 
 @pytest.mark.parametrize("inter", [CutMix(), fakes.MIXINGS[-1]], ids=lambda m: m.name)

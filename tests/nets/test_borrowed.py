@@ -14,9 +14,9 @@ from torch import nn
 
 from mixcli.errors import UserError
 from mixcli.nets import borrowed
-from mixcli.nets.staged import build
+from mixcli.nets.staged import build, of_run
 from mixcli.sampling import Random
-from mixcli.settings import BORROWED, TIMM
+from mixcli.settings import BORROWED, TIMM, Train
 
 SIZE = (32, 32)
 # Above ten million weights a net costs a second or two, all of them more than the rest of the suite of nets.
@@ -113,6 +113,22 @@ def test_grey_images_and_those_of_unequal_sides_pass(name):
     assert model(torch.zeros(2, 1, 32, 48)).shape == (2, 5)
 
 
+def test_batchnorm_with_an_activation_inside_is_frozen_and_kept_still_like_any_other():
+    pytest.importorskip("timm")
+    model, x = net("timm:mobilenetv3_small_050").train(), torch.randn(4, 3, *SIZE)
+    with torch.no_grad():
+        model(x)
+        state = {name: value.clone() for name, value in model.state_dict().items()}
+        with model.frozen_batchnorm():
+            frozen = model(x)
+        with model.still_batchnorm():
+            still = model(x)
+        assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+        assert torch.equal(still, model(x)) and not torch.equal(still, frozen)
+        model.load_state_dict(state)
+        assert torch.equal(frozen, model.eval()(x))
+
+
 def test_a_net_may_be_cut_elsewhere():
     model = net("torchvision:mobilenet_v3_large", cut=("features.0", "features.6", "features.16"))
     assert list(model.stages) == ["features_0", "features_6", "features_16"]
@@ -126,7 +142,7 @@ def test_a_net_may_be_cut_elsewhere():
     ("name", "asked", "told"),
     [
         ("torchvision:swin", {}, "--net: unknown; got torchvision:swin. Did you mean swin_t?"),
-        ("keras:swin", {}, "--net: unknown; got keras:swin, expected torchvision:NAME or timm:NAME"),
+        ("keras:swin", {}, "--net: unknown; got keras:swin"),
         ("timm:resnet19", {}, "--net: unknown; got timm:resnet19. Did you mean resnet18?"),
         ("timm:ghostnet_050", {}, "net: cannot be cut into stages: code between the stages depends on train or eval"),
         ("timm:resnetv2_18", {}, "net: cannot be cut into stages: it does not end in one linear layer"),
@@ -208,6 +224,13 @@ def test_weights_that_are_not_at_hand_are_told_with_where_they_would_be(hub):
         net("torchvision:mobilenet_v3_large", pretrained=True)
     assert caught.value.exit_code == 3 and "nothing is downloaded" in str(caught.value)
     assert str(hub) in str(caught.value) and "https://download.pytorch.org" in str(caught.value)
+
+
+def test_a_trained_net_is_built_again_without_its_published_weights(hub):
+    settings = Train(net="torchvision:mobilenet_v3_large", pretrained=True)
+    assert of_run(settings, 3, 5, SIZE, Random(0, "init")).head.out_features == 5
+    with pytest.raises(UserError, match="nothing is downloaded"):
+        of_run(settings, 3, 5, SIZE, Random(0, "init"), pretrained=True)
 
 
 def test_weights_whose_digits_are_others_are_refused(hub, monkeypatch):
