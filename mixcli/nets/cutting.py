@@ -33,7 +33,7 @@ def cut(
 
     stages         name -> dotted name of the submodule with which that stage ends, in the order they run
     images         (2 or more, C, H, W), on which stages and whole must give the same bits in eval mode
-    head           dotted name of the closing linear layer; None: the last one that the module holds
+    head           dotted name of the closing linear layer; None: the one whose output is the module's
     channels_last  the stages hand over maps as (B, H, W, C); they are turned, (B, C, H, W) is what is seen outside
     Raises UserError for a name that is not there, or a module that cannot be cut so.
     """
