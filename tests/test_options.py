@@ -67,6 +67,14 @@ def test_typed_beats_environment_beats_file_beats_default() -> None:
     assert (train.lr, train.epochs, train.seed, train.momentum) == (0.4, 6, 3, 0.9)
 
 
+def test_stages_are_the_nets_cut_unless_the_method_has_its_own():
+    typed = {"net": "torchvision:swin_t", "stages": "features.0, features.3"}
+    assert gather(typed).train.cut == ("features.0", "features.3")
+    assert gather(toml='method = "mixup"\nstages = ["a"]').train.cut == ("a",)
+    drawn = gather({**typed, "method": "manifold", "cut": "features.1"}).train
+    assert drawn.cut == ("features.1",) and drawn.method == Manifold(stages=("features.0", "features.3"))
+
+
 def test_flags_and_variables_are_parsed_and_toml_takes_integers_for_numbers() -> None:
     assert gather({"flip": False, "lr": "1e-3"}).train.flip is False
     assert gather(env={"MIXCLI_FLIP": "yes", "MIXCLI_LR": ""}).train == Train(flip=True)
