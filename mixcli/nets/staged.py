@@ -180,6 +180,4 @@ def _borrowed(
     if width is not None:
         raise UserError("config", "width", f"{name} has channels of its own", got=width, hint="Leave it out")
     assert size is not None, "nets of other libraries are cut on images of the size they will see"
-    from mixcli.nets import borrowed
-
-    return borrowed.build(name, channels, classes, size, cut, pretrained)
+    return import_module("mixcli.nets.borrowed").build(name, channels, classes, size, cut, pretrained)
