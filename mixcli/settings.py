@@ -552,9 +552,12 @@ class Train(Settings):
     seed: Seed = setting(0, "Run", "initialisation, order, augmentation and mixing are keyed by it")
 
     dataset: str = setting(
-        "digits", "Data", "digits, cifar10, cifar100, svhn, tiny-imagenet, a .npz file, or a folder of class folders"
+        "digits", "Data", "a known name (see list datasets), a .npz file, or a folder of class folders"
     )
     data_dir: str = setting("data", "Data", "where known data sets are looked for [env: MIXCLI_DATA]", hashed=False)
+    resize: Annotated[int, Field(ge=8, le=1024)] | None = setting(
+        None, "Data", "make image files squares of this side: short side to 8/7 of it, then the centre; unset: 224 for "
+        "sets of photographs, else as they are")  # fmt: skip
     per_class: Count | None = setting(None, "Data", "train on this many images of each class")
     labels: Count | None = setting(
         None, "Data", "use the labels of this many training images, equally many of each class; unset: of all"
@@ -668,6 +671,15 @@ DIGITS_AVERAGE = 0.99  # at most: over a thousand steps, 0.999 would average all
 LABELS = {"digits": 100, "cifar10": 4_000, "cifar100": 10_000, "svhn": 1_000}
 
 
+UPRIGHT = ("svhn", "retinamnist")  # colour sets of which a mirror makes something else: digits, left and right eyes
+SIDES = {"food-101": 224, "oxford-iiit-pet": 224, "caltech-256": 224, "mini-imagenet": 84}  # px, of sets of many sizes
+
+
+def stored_side(train: Train) -> int | None:
+    """The side of the images that are kept in memory, in pixels; None: that of the files."""
+    return SIDES.get(train.dataset) if train.resize is None else train.resize
+
+
 def complete(train: Train, facts: Facts) -> Train:
     """`train` with every open setting filled in from the recipe of its data set.
 
@@ -681,7 +693,8 @@ def complete(train: Train, facts: Facts) -> Train:
     if train.dataset == "digits":
         recipe["ema"] = min(recipe["ema"], DIGITS_AVERAGE)
     recipe.setdefault("pad", min(facts.size) // 8)
-    recipe.setdefault("flip", facts.channels == 3 and train.dataset != "svhn")  # a mirrored digit is none
+    recipe.setdefault("flip", facts.channels == 3 and train.dataset not in UPRIGHT)
+    recipe["resize"] = stored_side(train)
     available = training_images(train, facts)
     if train.batch is not None and train.batch > available:
         raise UserError("config", "batch", f"the training set has {available} images", got=train.batch)
@@ -770,13 +783,33 @@ def kept_epochs(train: Train) -> frozenset[int]:
     return frozenset(chosen)
 
 
+MEDMNIST = {  # 28x28, MedMNIST v2: training and test images, classes, channels, what they are
+    "pathmnist": (89_996, 7_180, 9, 3, "colon tissue"),
+    "dermamnist": (7_007, 2_005, 7, 3, "skin lesions"),
+    "octmnist": (97_477, 1_000, 4, 1, "retinal OCT"),
+    "pneumoniamnist": (4_708, 624, 2, 1, "chest X-rays"),
+    "retinamnist": (1_080, 400, 5, 3, "fundus photographs"),
+    "breastmnist": (546, 156, 2, 1, "breast ultrasound"),
+    "bloodmnist": (11_959, 3_421, 8, 3, "blood cells"),
+    "tissuemnist": (165_466, 47_280, 8, 1, "kidney cells"),
+    "organamnist": (34_561, 17_778, 11, 1, "abdominal CT, axial"),
+    "organcmnist": (12_975, 8_216, 11, 1, "abdominal CT, coronal"),
+    "organsmnist": (13_932, 8_827, 11, 1, "abdominal CT, sagittal"),
+}
 DATASETS = {
     "digits": "8x8 handwritten digits, 10 classes, inside scikit-learn: nothing to download",
-    "cifar10": "32x32 colour images, 10 classes, in the official layout or as cifar10.npz",
-    "cifar100": "32x32 colour images, 100 fine classes, in the official layout or as cifar100.npz",
-    "svhn": "32x32 colour house numbers, 10 classes, as train_32x32.mat and test_32x32.mat in svhn/, or as svhn.npz",
-    "tiny-imagenet": "64x64 colour images, 200 classes, in the official layout or as tiny-imagenet.npz; 4 GB of memory",
-}
+    "cifar10": "32x32 colour images, 10 classes; cifar-10-batches-py/",
+    "cifar100": "32x32 colour images, 100 fine classes; cifar-100-python/",
+    "svhn": "32x32 colour house numbers, 10 classes; train_32x32.mat and test_32x32.mat in svhn/",
+    "tiny-imagenet": "64x64 colour images, 200 classes; tiny-imagenet-200/; 4 GB of memory",
+    "mini-imagenet": "84 px, 100 classes of 600, a fifth of each as the test; mini-imagenet/CLASS/",
+    "food-101": "224 px, 101 dishes, official split; food-101/; 43 GB of memory at 224 px, see --resize",
+    "oxford-iiit-pet": "224 px, 37 breeds, trainval and test; oxford-iiit-pet/images/ and annotations/; 3 GB of memory",
+    "caltech-256": "224 px, 257 classes, 60 and 20 images of each; 256_ObjectCategories/; 9 GB of memory",
+    "eurosat": "64x64 satellite images, 10 land uses, a fifth of each as the test; eurosat/2750/",
+    **{name: f"28x28 {'colour' if channels == 3 else 'grey'} images, {classes} classes: {what} (MedMNIST)"
+       for name, (_, _, classes, channels, what) in MEDMNIST.items()},
+}  # fmt: skip
 
 NETS = {
     "small": ("mixcli.nets.small", "residual net for 8x8 to 32x32 images on a CPU"),
