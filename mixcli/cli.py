@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from mixcli import __version__
-from mixcli.commands import ablate, bench, compare, corruptions, listing, probe, show, train
+from mixcli.commands import ablate, bench, compare, corruptions, data, listing, probe, show, train
 from mixcli.commands.outcome import Outcome, with_settings
 from mixcli.errors import EXIT_CODES, STOPPED, UserError, nearest, unexpected
 
@@ -228,6 +228,7 @@ app.command("probe")(probe.probe)
 app.command("show")(show.show)
 app.command("show-corruptions", hidden=True)(corruptions.show_corruptions)  # typed as `show corruptions`
 app.command("list")(listing.list_)
+app.command("data")(data.data)
 app.command("bench")(bench.bench)
 
 

@@ -330,10 +330,11 @@ def test_plain_values_are_refused_like_a_file() -> None:
 
 CHANGED: dict[str, Any] = {
     "seed": 1, "dataset": "cifar10", "data_dir": "x", "resize": 64, "per_class": 3, "split_seed": 1,
-    "val_fraction": 0.1, "label_noise": 0.1, "noise_kind": "pair", "supplement": 2, "pad": 3,
-    "pad_mode": "zero", "flip": True, "cutout": 4, "normalise": "half", "net": "small", "width": 8, "epochs": 3, "batch": 7, "lr": 0.3, "momentum": 0.8,
-    "nesterov": True, "weight_decay": 0.3, "schedule": "step", "step_every": 3, "step_factor": 0.3, "ema": 0.9,
-    "label_smoothing": 0.1, "precision": "bf16", "device": "cpu", "threads": 1, "compile": True, "deterministic": True,
+    "val_fraction": 0.1, "label_noise": 0.1, "noise_kind": "pair", "supplement": 2, "pad": 3, "pad_mode": "zero",
+    "flip": True, "cutout": 4, "normalise": "half", "net": "small", "width": 8, "epochs": 3, "batch": 7, "lr": 0.3,
+    "momentum": 0.8, "nesterov": True, "weight_decay": 0.3, "schedule": "step", "step_every": 3, "step_factor": 0.3,
+    "ema": 0.9, "label_smoothing": 0.1, "precision": "bf16", "device": "cpu", "threads": 1, "compile": True,
+    "deterministic": True,
     "labels": 100, "epoch_steps": 7, "schedule_epochs": 30, "zca": True, "optimizer": "adamw",
     "eval_every": 2, "keep": "1", "save_every": 3, "runs": "x", "method": MixUp(),
 }  # fmt: skip

@@ -121,7 +121,7 @@ class Source:
 
 def look(train: Train) -> Facts:
     """What headers, labels and sums tell of the data set. Raises UserError where it is absent, damaged or unfit."""
-    path = _locate(train)
+    path = locate(train)
     if path is None:
         facts = DIGITS
     elif path.is_dir() and train.dataset in CIFAR:
@@ -177,7 +177,7 @@ def load_test(train: Train) -> tuple[Facts, tuple[str, ...], Split]:
     return facts, parts.classes, parts.test()
 
 
-def _locate(train: Train) -> Path | None:
+def locate(train: Train) -> Path | None:
     """The file or the folder of the data set; None for what comes with scikit-learn."""
     name = train.dataset
     if name == "digits":
@@ -243,7 +243,7 @@ def _opened(train: Train) -> Parts:
     """The parts of the data set; `split_seed` splits what has no published split."""
     from mixcli.sampling import Random
 
-    path, name = _locate(train), train.dataset
+    path, name = locate(train), train.dataset
     if path is None:
         whole, test = _digits(Random(train.split_seed, "test"))
         return Parts(tuple(str(digit) for digit in range(10)), lambda: whole, lambda: test)

@@ -6,7 +6,7 @@ as markup.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -106,6 +106,17 @@ def rows(title: str, document: Mapping[str, Any], columns: Mapping[str, str]) ->
     for row in found:
         table.add_row(*(_cell(row[key]) for key in shown))
     return Group(table, _text(f"{document['unit']}; {document['environment']['device']}", "dim"))
+
+
+def files(title: str, found: Sequence[Mapping[str, str]]) -> RenderableType:
+    """Files of a data set: each with its state, and what there is to say of it."""
+    table = Table(title=_text(title, "bold"), title_justify="left", box=None, show_header=False, pad_edge=False)
+    table.add_column(overflow="fold")
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
+    for row in found:
+        table.add_row(*(_text(row[key]) for key in ("file", "state", "told")))
+    return table
 
 
 def comparison(report: Any) -> RenderableType:

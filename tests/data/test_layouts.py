@@ -44,7 +44,7 @@ def made(tmp_path_factory):
 def divided(name, data):
     """The names of the training and of the test files."""
     train = Train(dataset=name, data_dir=str(data))
-    parts = sources._divided(sources._listed(sources._locate(train), train))
+    parts = sources._divided(sources._listed(sources.locate(train), train))
     return [list(part.names) for part in parts]
 
 
