@@ -105,6 +105,7 @@ class Source:
     train       after validation, subset and label noise; `digest` is the sha256 of its pixels and labels
     mean, std   per channel, of pixels in [0, 1]
     unlabelled  training images for a method that learns without labels; theirs are all HIDDEN
+    mislabelled  (n,) rows of the training images whose label was made wrong; None where none was
     """
 
     name: str
@@ -117,6 +118,7 @@ class Source:
     std: tuple[float, ...]
     digest: str
     unlabelled: Split | None = None
+    mislabelled: np.ndarray | None = None
 
 
 def look(train: Train) -> Facts:
@@ -165,10 +167,13 @@ def load(train: Train, unlabelled: Literal["rest", "all"] | None = None) -> Sour
         beside = kept.take(~chosen) if unlabelled == "rest" else beside
         kept = kept.take(chosen)
         _refuse_unbalanced(kept, train.labels, classes)
+    given = kept.labels
     if train.label_noise > 0:
         kept = _mislabel(kept, train, len(classes), Random(train.split_seed, "label-noise"))
+    wrong = np.flatnonzero(kept.labels != given)
     beside = None if beside is None else replace(beside, labels=np.full(len(beside), HIDDEN))
-    return Source(train.dataset, facts, classes, kept, val, test, mean, std, digest(kept), beside)
+    return Source(train.dataset, facts, classes, kept, val, test, mean, std, digest(kept), beside,
+                  wrong if len(wrong) else None)  # fmt: skip
 
 
 def load_test(train: Train) -> tuple[Facts, tuple[str, ...], Split]:

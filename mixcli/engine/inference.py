@@ -22,10 +22,12 @@ class Evaluation:
     """Counts of one pass, equal for any batch size.
 
     correct  (N,) bool on the host, in the order of the split
+    labels   (N,) int64 on the host
     nll      mean negative log-likelihood in nats
     """
 
     correct: Tensor
+    labels: Tensor
     nll: float
 
     @property
@@ -33,8 +35,16 @@ class Evaluation:
         """Share of images whose most probable class is theirs, 0 to 1."""
         return float(self.correct.double().mean())
 
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean over the classes that have images of the share that is right, 0 to 1: each class counts alike."""
+        images = torch.bincount(self.labels).double()
+        right = torch.bincount(self.labels, self.correct.double())
+        return float((right / images)[images > 0].mean())
+
     def row(self) -> dict[str, float | int]:
-        return {"accuracy": self.accuracy, "nll": self.nll, "images": len(self.correct)}
+        return {"accuracy": self.accuracy, "balanced_accuracy": self.balanced_accuracy, "nll": self.nll,
+                "images": len(self.correct)}  # fmt: skip
 
 
 def restore(path: Path, device: str = "auto") -> tuple[Train, Machine, StagedNet]:
@@ -69,4 +79,4 @@ def evaluate(net: StagedNet, data: Resident, machine: Machine, batch: int = 512)
         correct.append(logits.argmax(1) == target)
         nll += torch.nn.functional.cross_entropy(logits.double(), target, reduction="sum")
     net.train(training)
-    return Evaluation(torch.cat(correct).cpu(), float(nll) / len(labels))
+    return Evaluation(torch.cat(correct).cpu(), labels.cpu(), float(nll) / len(labels))

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,7 @@ from mixcli.data.resident import Resident
 from mixcli.engine import bits, checkpoint, device
 from mixcli.engine.device import Machine
 from mixcli.engine.guard import Guard
-from mixcli.engine.inference import evaluate
+from mixcli.engine.inference import Evaluation, evaluate
 from mixcli.engine.learner import Learner
 from mixcli.engine.state import Progress, State
 from mixcli.engine.stopping import Stop
@@ -381,6 +382,11 @@ class Training:
             return {}
         return {"unlabelled_images": len(self.source.unlabelled), "unlabelled": self.needs.unlabelled.which}
 
+    def _wrong_labels_learnt(self, clean: Evaluation) -> dict[str, float]:
+        """The share of the wrong training labels that the net predicts, where labels were made wrong."""
+        wrong = self.source.mislabelled
+        return {} if wrong is None else {"wrong_labels_learnt": float(clean.correct.numpy()[wrong].mean())}
+
     def _result(self) -> dict[str, Any]:
         """What result.json says: the last epoch's scores, the median of the last ten beside them.
 
@@ -388,8 +394,10 @@ class Training:
         """
         rows = self.run.rows()
         last, scores = rows[-1], [row["test"]["accuracy"] for row in rows if "test" in row]
+        clean = evaluate(self.state.evaluated, self.data, self.machine)
         return {
             "accuracy": scores[-1],
+            "balanced_accuracy": last["test"].get("balanced_accuracy"),  # rows of older versions have none
             "accuracy_median_last10": statistics.median(scores[-LAST:]),
             "evaluations": len(scores[-LAST:]),
             "nll": last["test"]["nll"],
@@ -397,6 +405,7 @@ class Training:
             "split": "test",
             "test_images": last["test"]["images"],
             "test_digest": self.test_digest,
+            "test_class_ratio": _ratio(self.source.test.labels),
             "train_images": len(self.source.train),
             **self._unlabelled_told(),
             "train_digest": self.source.digest,
@@ -411,7 +420,14 @@ class Training:
             "weights": "EMA" if self.state.ema is not None else "plain",
             "precision": self.settings.precision,
             "train": last["train"],
-            "clean_train": evaluate(self.state.evaluated, self.data, self.machine).row(),
+            "clean_train": clean.row(),
+            **self._wrong_labels_learnt(clean),
             **({"val": last["val"]} if "val" in last else {}),
             "checkpoint": str(self.run.checkpoint),
         }
+
+
+def _ratio(labels: np.ndarray) -> float:
+    """Images of the largest class to those of the smallest, of the classes that have any."""
+    sizes = np.bincount(labels)
+    return float(sizes.max() / sizes[sizes > 0].min())

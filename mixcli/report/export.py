@@ -23,8 +23,9 @@ from mixcli.report import plots
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins with one of these
 TIMES = ("seconds", "seconds_per_step")
 NONE = "–"
+UNEVEN = 1.1  # images of the largest class to those of the smallest, above which balanced accuracy is shown too
 LONG = 400  # characters of a cell
-ACROSS = 6  # columns of a table of follow-ups: more do not fit a terminal
+ACROSS, LINE, COLUMN = 6, 80, 10  # columns of a table of follow-ups, fewer beside long names; characters of each
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,10 @@ def sections(report: Any) -> Iterator[Section]:
         yield _differences("comparisons" if report.plan.post_hoc else "planned comparisons", planned, "Holm p")
     if others:
         yield _differences("exploratory, unadjusted", others, "p")
-    for start in range(0, len(report.columns), ACROSS):
-        names = list(report.columns)[start : start + ACROSS]
+    longest = max((len(row.arm) for row in report.rows), default=0)
+    across = max(3, min(ACROSS, (LINE - longest) // COLUMN))
+    for start in range(0, len(report.columns), across):
+        names = list(report.columns)[start : start + across]
         headings = ("follow-up (means)", *(report.columns[name] for name in names))
         rows = tuple((row.arm, *(_short(row.columns[name]) for name in names)) for row in report.rows)
         yield Section(headings, rows)

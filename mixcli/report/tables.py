@@ -50,6 +50,8 @@ def training(result: Mapping[str, Any]) -> RenderableType:
     _row(table, "accuracy", _percent(get("accuracy")), f"last epoch, {images}{averaged}", "bold green")
     last = get("evaluations", 10)
     _row(table, "", _percent(get("accuracy_median_last10")), f"median of the last {last} evaluations")
+    if (get("test_class_ratio") or 1) > export.UNEVEN:
+        _row(table, "", _percent(get("balanced_accuracy")), "balanced: mean of the classes' own accuracies, last epoch")
     _row(table, "nll", _number(get("nll")), "nats per image, last epoch")
     if "val" in result:
         val = result["val"]

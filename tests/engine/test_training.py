@@ -5,12 +5,15 @@ import math
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 
+from mixcli.data import sources
+from mixcli.data.augment import Augmentation
 from mixcli.engine import schedule, training
 from mixcli.engine.device import prepare
-from mixcli.engine.inference import evaluate, restore
+from mixcli.engine.inference import Evaluation, evaluate, restore
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.settings import METHODS, CutMix, MixUp, SynerMix
@@ -180,8 +183,39 @@ def test_ledger_27_logged_parts_sum_to_the_logged_total(tmp_path):
 def test_a_validation_part_is_scored_and_its_best_epoch_kept_aside(tmp_path):
     made = harness.run_through(tmp_path, harness.settings(epochs=2, val_fraction=0.1))
     rows = made.run.rows()
-    assert all({"accuracy", "nll", "images"} == set(row["val"]) for row in rows)
+    assert all({"accuracy", "balanced_accuracy", "nll", "images"} == set(row["val"]) for row in rows)
     assert made.run.best.exists() and made.state.best == max(row["val"]["accuracy"] for row in rows)
+
+
+def test_balanced_accuracy_counts_each_class_alike_and_changes_no_other_number(tmp_path):
+    made = harness.run_through(tmp_path, harness.settings(epochs=2))
+    test = made.held_out["test"]
+    uneven = np.flatnonzero((test.labels != 3) | (np.arange(len(test.labels)) % 5 == 0))
+    split = made.source.test.take(uneven)
+    found = evaluate(made.state.evaluated, made._resident(split, Augmentation()), made.machine)
+    right = found.correct.numpy()
+    assert found.accuracy == right.mean() and found.row()["images"] == len(uneven)
+    recalls = [right[split.labels == digit].mean() for digit in range(10)]
+    assert found.balanced_accuracy == pytest.approx(np.mean(recalls)) and found.balanced_accuracy != found.accuracy
+    result, row = json.loads(made.run.result.read_text()), made.run.rows()[-1]["test"]
+    assert result["balanced_accuracy"] == row["balanced_accuracy"]
+    assert result["test_class_ratio"] == max(np.bincount(test.labels)) / min(np.bincount(test.labels))
+
+
+def test_a_class_without_images_has_no_part_in_balanced_accuracy():
+    labels, correct = torch.tensor([0, 0, 0, 2]), torch.tensor([True, False, False, True])
+    assert Evaluation(correct, labels, 0.0).balanced_accuracy == pytest.approx((1 / 3 + 1) / 2)
+
+
+def test_the_share_of_wrong_labels_that_is_learnt_is_counted_on_the_images_that_have_them(tmp_path):
+    made = harness.run_through(tmp_path, harness.settings(epochs=3, label_noise=0.3))
+    result, noisy = json.loads(made.run.result.read_text()), made.source.train
+    clean = sources.load(made.settings.model_copy(update={"label_noise": 0.0})).train
+    wrong = np.flatnonzero(noisy.labels != clean.labels)
+    assert np.array_equal(made.source.mislabelled, wrong) and len(wrong) == round(0.3 * len(noisy))
+    right = evaluate(made.state.evaluated, made.data, made.machine).correct.numpy()
+    assert result["wrong_labels_learnt"] == pytest.approx(right[wrong].mean())
+    assert "wrong_labels_learnt" not in harness.run_through(tmp_path / "b", harness.settings(epochs=1)).run.finished()
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
