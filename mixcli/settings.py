@@ -556,8 +556,8 @@ class Train(Settings):
     )
     data_dir: str = setting("data", "Data", "where known data sets are looked for [env: MIXCLI_DATA]", hashed=False)
     resize: Annotated[int, Field(ge=8, le=1024)] | None = setting(
-        None, "Data", "make image files squares of this side: short side to 8/7 of it, then the centre; unset: 224 for "
-        "sets of photographs, else as they are")  # fmt: skip
+        None, "Data", "make image files squares of this side: short side to 8/7 of it, then the centre; unset: as they "
+        "are, but 224 for known sets of many sizes and 84 for mini-imagenet")  # fmt: skip
     per_class: Count | None = setting(None, "Data", "train on this many images of each class")
     labels: Count | None = setting(
         None, "Data", "use the labels of this many training images, equally many of each class; unset: of all"

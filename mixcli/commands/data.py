@@ -98,7 +98,9 @@ def _verify(name: str, known: Published, place: Path) -> Outcome:
     if failed:
         kind = "data_missing" if all(check.state == MISSING for check in failed) else "data_corrupt"
         rest = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
-        error = UserError(kind, failed[0].file, failed[0].state + rest, hint=f"mixcli data fetch {name}, afresh")
+        error = UserError(
+            kind, failed[0].file, failed[0].state + rest, hint=f"Remove it, and then: mixcli data fetch {name}"
+        )
     return _shown("verify", name, [{"file": c.file, "state": c.state, "told": c.told} for c in checks], error)
 
 

@@ -125,7 +125,7 @@ def _until_stuck(url: str, one: Download, part: Path, file: FileIO, listener: Li
                 return ""
             reason = f"broke off at byte {_size(file)}"
         except HTTPError as error:
-            reason = f"answered {error.code} {error.reason}"
+            reason = f"{error.code} {error.reason}"
         except (OSError, HTTPException, ValueError) as error:
             reason = f"no answer ({_words(error)})"
         if _size(file) <= before:
@@ -166,12 +166,13 @@ def _begun(answer: Any, start: int, file: FileIO, part: Path) -> int | None:
     found = RANGE.fullmatch(answer.headers.get("Content-Range", ""))
     if answer.status == 206 and found and int(found[1]) == start:
         return None if found[2] == "*" else int(found[2])
+    length = answer.headers.get("Content-Length", "")
+    total = int(length) if length.isdecimal() else None
+    if answer.status != 200 or (total is not None and total < start):  # a page about an error, as likely as not
+        raise ValueError(f"answered {answer.status} with {length or 'unknown'} bytes, and {start} are there")
     if start:
         _shortened(file, part)
-    if answer.status != 200:
-        raise ValueError(f"unexpected answer {answer.status}")
-    length = answer.headers.get("Content-Length", "")
-    return int(length) if length.isdecimal() else None
+    return total
 
 
 def _copied(answer: Any, one: Download, file: FileIO, part: Path, total: int | None, listener: Listener) -> int:

@@ -306,13 +306,19 @@ def _arm(plan: Plan, row: Row) -> Arm:
 
 
 def _unequal(plan: Plan, scores: Sequence[Score]) -> dict[str, str]:
-    """arm -> in what its runs were treated unlike those that it is held against, of the baseline or the first arm."""
+    """arm -> in what its runs were treated unlike those that they are held against."""
     treated = {arm: _treatment([one for one in scores if one.arm == arm]) for arm in plan.arms}
-    usual = plan.baseline or next(iter(plan.arms), "")
-    partner = {} if plan.baseline is not None else dict(reversed(plan.pairs))
-    found = {arm: [*_unlike(mine, treated.get(partner.get(arm, usual if not partner else arm), {})),
-                   plan.unequal.get(arm, "")] for arm, mine in treated.items()}  # fmt: skip
+    against = _held_against(plan)
+    found = {arm: [*_unlike(mine, treated.get(against.get(arm, arm), {})), plan.unequal.get(arm, "")]
+             for arm, mine in treated.items()}  # fmt: skip
     return {arm: ", ".join(filter(None, reasons)) for arm, reasons in found.items() if any(reasons)}
+
+
+def _held_against(plan: Plan) -> dict[str, str]:
+    """arm -> the baseline, or else its own partner where such are planned, or else the first arm."""
+    if plan.baseline is None and not isinstance(plan.family, str):
+        return dict(reversed(plan.family))
+    return dict.fromkeys(plan.arms, plan.baseline or next(iter(plan.arms), ""))
 
 
 def _treatment(scores: Sequence[Score]) -> dict[str, Any]:

@@ -713,7 +713,7 @@ class _Maker:
         for text in self.typed.set:
             where, equals, value = text.partition("=")
             target, _, key = where.strip().rpartition(".")
-            if target == "axes":  # laid over the study before
+            if target == "axes" and equals:  # laid over the study before
                 continue
             arm = target.removeprefix("arms.")
             if not equals or not (target == "base" or (target.startswith("arms.") and arm in self.source.arms)):

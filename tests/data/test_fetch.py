@@ -194,6 +194,14 @@ def test_a_server_without_ranges_or_with_another_length_starts_again(server, tmp
     assert (tmp_path / "set.bin").read_bytes() == CONTENT
 
 
+def test_a_page_in_place_of_the_file_does_not_cost_what_is_there(server, tmp_path):
+    (tmp_path / "set.bin.part").write_bytes(CONTENT[:5000])
+    server.knows_ranges, server.files["/set.bin"] = False, b"<html>please log in</html>"
+    error, _ = failed(one(server), tmp_path)
+    assert error.exit_code == 1 and "answered 200 with 26 bytes, and 5000 are there" in str(error)
+    assert (tmp_path / "set.bin.part").read_bytes() == CONTENT[:5000]
+
+
 def test_an_answer_without_a_length_is_taken_to_its_end_and_checked(server, tmp_path):
     server.tells_length = False
     assert fetch.fetch(one(server), tmp_path, (), Heard()) == "fetched"
@@ -208,7 +216,7 @@ def test_mirrors_are_asked_in_order_and_the_next_goes_on_where_one_broke_off(ser
     heard = Heard()
     server.tells_length = False  # so that a short file looks like a whole one
     fetch.fetch(known, tmp_path, (), heard)
-    assert (tmp_path / "set.bin").read_bytes() == CONTENT and "gone.bin: answered 404" in heard.notes[0]
+    assert (tmp_path / "set.bin").read_bytes() == CONTENT and "gone.bin: 404 Not Found" in heard.notes[0]
 
     server.tells_length, server.ranges = True, []
     server.files["/cut/set.bin"] = CONTENT
@@ -225,7 +233,7 @@ def test_d19_no_mirror_answers(server, tmp_path):
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}/set.bin"
     known = one(server, urls=(dead, f"{server.address}/a", f"{server.address}/b"))
     error, heard = failed(known, tmp_path)
-    assert error.exit_code == 1 and "set.bin: 0 of 3 mirrors answered (answered 404 Not Found)" in str(error)
+    assert error.exit_code == 1 and "set.bin: 0 of 3 mirrors answered (404 Not Found)" in str(error)
     assert f"{dead}: no answer (Connection refused)" in heard.notes
     server.breaks = [5000, 0]
     error, _ = failed(one(server), tmp_path)
@@ -445,7 +453,7 @@ def test_a_folder_is_verified_file_by_file(tmp_path, monkeypatch, capsys):
     states = {row["file"]: row["state"] for row in json.loads(out)["result"]["rows"]}
     assert states == {"CIFAR-10-C.tar": "md5 differs", "CIFAR-10-C/fog.npy": "md5 differs",
                       "CIFAR-10-C/labels.npy": "md5 ok"}  # fmt: skip
-    assert "CIFAR-10-C.tar: md5 differs, and 1 more. mixcli data fetch cifar10-c" in err
+    assert "CIFAR-10-C.tar: md5 differs, and 1 more. Remove it, and then: mixcli data fetch cifar10-c" in err
     (tmp_path / "CIFAR-10-C.tar").unlink()
     (folder / "fog.npy").unlink()
     assert main(words) == 3 and "CIFAR-10-C/fog.npy: missing" in capsys.readouterr().err

@@ -304,7 +304,7 @@ def test_a_typed_or_tiny_axis_replaces_the_values_of_every_arm_that_has_it():
     assert read(SHARED, set=("axes.alpha=1",)).names[2:] == ["mixup alpha=1, label_noise=0.0",
                                                             "mixup alpha=1, label_noise=0.2"]  # fmt: skip
     for text, told in (("axes.alhpa=1", "no arm has this axis; got axes.alhpa. Did you mean alpha"),
-                       ("axes.alpha=", "--set axes.alpha: no values"),
+                       ("axes.alpha=", "--set axes.alpha: no values"), ("axes.alpha", "names no setting of the study"),
                        ("axes.alpha=-1", "--set axes.alpha[0]: out of range")):  # fmt: skip
         with pytest.raises(UserError) as error:
             read(SHARED, set=(text,))
