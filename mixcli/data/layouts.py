@@ -6,9 +6,10 @@
                       et al. 2012): 37 classes
     caltech-256       NNN.name/*.jpg (Griffin et al. 2007): 257 classes with clutter; of each, in the order of its
                       files, the first 60 are for training and the next 20 for the test; others are not used
-    mini-imagenet     CLASS/* (Vinyals et al. 2016): 100 classes of 600; a fifth of each class is the test, drawn with
-                      seed 100. SynerMix's authors draw 80/20 with that seed too, by another generator, and no list of
-                      theirs is published: equal shares, other images
+    mini-imagenet     CLASS/*, or train/, val/ and test/CLASS/* of 64, 16 and 20 other classes, as few-shot learning has
+                      it (Vinyals et al. 2016): 100 classes of 600; a fifth of each class is the test, drawn with seed
+                      100, the same in both layouts. SynerMix's authors draw 80/20 with that seed too, by another
+                      generator, and no list of theirs is published: equal shares, other images
     eurosat           CLASS/* (Helber et al. 2019), 10 classes; a fifth of each class is the test, drawn with seed 0:
                       80/20 is the split of the paper's best result, and no list of it is published
     tiny-imagenet     wnids.txt, train/WNID/images/*, val/images/*, val/val_annotations.txt (Le, Yang 2015): classes in
@@ -20,7 +21,7 @@ A drawn split is the same for every run, whatever its `split_seed`. Each set may
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def reader(name: str, folder: Path) -> Reader:
         return tiny_imagenet
     marks, read = LAYOUTS.get(name, ((), class_folders))
     official = all((folder / mark).exists() for mark in marks) and not (folder / "train").is_dir()
-    return read if official else class_folders
+    return read if official or (name == "mini-imagenet" and _few_shot(folder)) else class_folders
 
 
 def food_101(folder: Path) -> Layout:
@@ -102,11 +103,25 @@ def _each(found: Sequence[Sequence[str]], start: int, stop: int) -> Files:
 
 
 def mini_imagenet(folder: Path) -> Layout:
-    return _undivided(folder, MINI_IMAGENET)
+    if not (folder / "train").is_dir():
+        return _undivided(folder, {name: name for name in subfolders(folder, ".")}, MINI_IMAGENET)
+    places = {name: f"{part}/{name}" for part, names in _parts(folder).items() for name in names}
+    return _undivided(folder, places, MINI_IMAGENET)
+
+
+def _parts(folder: Path) -> dict[str, list[str]]:
+    """The classes in each part of a set that has parts."""
+    return {part: subfolders(folder, part) for part in ("train", "val", "test") if (folder / part).is_dir()}
+
+
+def _few_shot(folder: Path) -> bool:
+    """Whether the parts of a set have no class in common."""
+    names = [name for part in _parts(folder).values() for name in part]
+    return (folder / "train").is_dir() and len(set(names)) == len(names)
 
 
 def eurosat(folder: Path) -> Layout:
-    return _undivided(folder, EUROSAT)
+    return _undivided(folder, {name: name for name in subfolders(folder, ".")}, EUROSAT)
 
 
 def tiny_imagenet(folder: Path) -> Layout:
@@ -150,13 +165,13 @@ def _of_lists(folder: Path, classes: tuple[str, ...], parts: Sequence[Sequence[t
     return Layout(classes, train, test)
 
 
-def _undivided(folder: Path, test: Drawn) -> Layout:
-    """A folder for each class and no published split."""
-    classes = tuple(subfolders(folder, "."))
+def _undivided(folder: Path, places: Mapping[str, str], test: Drawn) -> Layout:
+    """A folder for each class, by the class's name, and no published split."""
+    classes = tuple(sorted(places))
     if len(classes) < 2:
         problem = f"{len(classes)} class folders"
         raise UserError("data_missing", told(folder, ""), problem, expected="one for each class")
-    files = of_classes(folder, classes)
+    files = of_classes(folder, [places[name] for name in classes])
     few = np.bincount(files.labels) * test.share < 1
     if few.any():
         name = classes[int(np.argmax(few))]

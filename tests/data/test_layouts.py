@@ -94,6 +94,15 @@ def test_the_two_drawn_splits_are_those_that_were_drawn_first(made):
     assert [int(name[-6:-4]) for name in divided("eurosat", made)[1][:10]] == [6, 9, 2, 6, 7, 8, 1, 7, 5, 7]
 
 
+def test_mini_imagenet_in_few_shot_parts_is_the_same_set_with_the_same_split(made, tmp_path):
+    for k in range(100):
+        part = "train" if k % 3 else "val" if k % 2 else "test"
+        shutil.copytree(made / "mini-imagenet" / f"n{k:08}", tmp_path / "mini-imagenet" / part / f"n{k:08}")
+    ours, flat = load("mini-imagenet", tmp_path), load("mini-imagenet", made)
+    assert ours.classes == flat.classes and ours.digest == flat.digest
+    assert np.array_equal(ours.test.images, flat.test.images)
+
+
 def test_constants_are_those_of_the_recipes(made):
     assert load("food-101", made, resize=SMALL).mean == (0.485, 0.456, 0.406)
     assert load("mini-imagenet", made).mean == load("mini-imagenet", made).std == (0.5, 0.5, 0.5)
