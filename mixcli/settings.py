@@ -37,6 +37,7 @@ class Method(Settings):
     name: ClassVar[str]
     summary: ClassVar[str]
     implementation: ClassVar[str]
+    reference: ClassVar[str] = ""  # of somebody's own class: where it lies, and a digest; see own_code.py
     average: ClassVar[float] = 0.0  # decay of averaged weights, where the run does not set it
     teaches: ClassVar[bool] = False  # averaged weights take part in the loss
 

@@ -11,12 +11,15 @@ from mixcli.errors import UserError, nearest
 
 
 def list_(
+    ctx: typer.Context,
     what: Annotated[
         str | None, typer.Argument(metavar="[methods|mixings|datasets|nets|corruptions|studies|probes]")
     ] = None,
     json: Json = False,
 ) -> Outcome:
     """List what can be named: methods, mixings, datasets, nets, corruptions, studies, probes."""
+    from mixcli import own_code
+    from mixcli.report.progress import Reporter
     from mixcli.settings import DATASETS, METHODS, NETS, Mixing
     from mixcli.studies import design
     from mixcli.studies.probes.catalogue import PROBES
@@ -32,6 +35,13 @@ def list_(
     }
     if what is not None and what not in known:
         raise UserError("usage", "list", "unknown", got=what, hint=nearest(what, known))
+    reporter = Reporter("mixcli list")
+    reporter.warnings = ctx.obj.warnings
+    for kind in own_code.GROUPS:
+        for name, problem in own_code.problems(kind, known[kind]):
+            reporter.warn(name, problem)
+        for name, points in own_code.offered(kind).items():
+            known[kind].setdefault(name, f"from {' and '.join(map(own_code.origin, points))}")
     chosen = known if what is None else {what: known[what]}
     return Outcome(chosen, lambda: _listings(chosen))
 

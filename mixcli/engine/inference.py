@@ -43,7 +43,7 @@ def restore(path: Path, device: str = "auto") -> tuple[Train, Machine, StagedNet
     Raises UserError for a file that is missing, damaged or not a checkpoint, or a device that is not there.
     """
     content = checkpoint.load(path)
-    settings = options.from_flat({**content["settings"], "device": device})
+    settings = options.from_flat({**content["settings"], "device": device}, str(path), trusted=False)
     machine, classes = prepare(settings), len(content["data"]["classes"])
     assert settings.net is not None
     data, whitened = content["data"], tuple(content["data"]["size"]) if settings.zca else None

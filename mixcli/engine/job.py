@@ -7,6 +7,7 @@ and lets the loop write the rest. An error that ends a recorded job is written d
 
 from __future__ import annotations
 
+import glob
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -69,7 +70,22 @@ def new(gathered: Gathered, resume: bool = False) -> Job:
     """The run that the settings name. Reads what is known of the data; makes nothing."""
     runs.check_root(Path(gathered.train.runs))
     completed, facts = complete(gathered)
-    return Job(gathered, completed, facts, located(completed, facts), resume=resume)
+    run = located(completed, facts)
+    if resume and run.state == "absent":
+        _refuse_other_code(completed, run)
+    return Job(gathered, completed, facts, run, resume=resume)
+
+
+def _refuse_other_code(completed: Train, run: Run) -> None:
+    """Raises UserError where what is to go on is an unfinished run of a file that has changed since."""
+    for path in sorted(run.folder.parent.glob(f"{glob.escape(run.folder.name[:-12])}*/settings.toml")):
+        recorded: dict[str, Any] = {}
+        with suppress(UserError):  # a damaged file is another's concern
+            recorded = options.read_toml(path)
+        error = options.other_code(completed, recorded) if recorded else None
+        if error is not None and Run(path.parent).state == "unfinished":
+            error.subject = f"{path.parent} {error.subject}"
+            raise error
 
 
 def named(text: str, typed: Mapping[str, Any], environ: Mapping[str, str], warn: Callable[[Gathered], None]) -> Job:

@@ -432,7 +432,7 @@ def _folder(name: str, root: Path) -> Path:
 
 def settings_of(run: Run) -> tuple[str, dict[str, Any]]:
     """The label of a run's method, and all that makes its arm: what is in its identity, the seeds aside."""
-    train: Train = options.from_flat(options.read_toml(run.settings), str(run.settings))
+    train: Train = options.from_flat(options.read_toml(run.settings), str(run.settings), trusted=False)
     kept = {k: v for k, v in options.flat(train).items() if options.is_hashed(k) and k not in ("seed", "split_seed")}
     return train.method.label(), kept | ({} if run.parent is None else {"extended": True})
 

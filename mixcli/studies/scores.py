@@ -142,7 +142,7 @@ def _points(accuracy: float) -> float:
 
 
 def _facts(run: Run, result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    settings = options.flat(options.from_flat(options.read_toml(run.settings), str(run.settings)))
+    settings = options.flat(options.from_flat(options.read_toml(run.settings), str(run.settings), trusted=False))
     try:
         environment = json.loads(run.environment.read_bytes())
     except (OSError, ValueError):

@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
+from mixcli import options
 from mixcli.engine.device import prepare
-from mixcli.errors import UserError, nearest
 from mixcli.methods import supervised
 from mixcli.mix import Context, implementation
 from mixcli.sampling import Random
@@ -100,11 +100,8 @@ def mixing(
 
 def _chosen(names: Collection[str] | None) -> list[Mixing]:
     """The settings that are measured: each mixing per image, and per batch where torchvision has it."""
-    known = {name: cls for name, cls in METHODS.items() if issubclass(cls, Mixing)}
-    for name in names or ():
-        if name not in known:
-            raise UserError("usage", "bench", "unknown mixing", got=name, hint=nearest(name, known))
-    classes = [cls for name, cls in known.items() if names is None or name in names]
+    known = [cls for cls in METHODS.values() if issubclass(cls, Mixing)]
+    classes = known if names is None else [options.method(name, "--names", Mixing) for name in dict.fromkeys(names)]
     per_batch = [cls for cls in classes if cls in IN_TORCHVISION]
     return [cls.model_validate({"per": "sample"}) for cls in classes] + [
         cls.model_validate({"per": "batch"}) for cls in per_batch

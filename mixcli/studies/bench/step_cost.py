@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
+from mixcli import options
 from mixcli.data.order import Order
 from mixcli.data.sources import Source, Split
 from mixcli.engine import device as devices
 from mixcli.engine.stopping import Stop
 from mixcli.engine.training import Training
-from mixcli.errors import UserError, nearest
 from mixcli.mix import Batch, implementation
 from mixcli.runs import Run
 from mixcli.sampling import Random
@@ -98,11 +98,8 @@ def step(
 
 def _chosen(names: Collection[str] | None) -> list[Method]:
     """The methods that take turns, plain training first."""
-    for name in names or ():
-        if name not in METHODS:
-            raise UserError("usage", "bench", "unknown method", got=name, hint=nearest(name, METHODS))
-    others = [cls for name, cls in METHODS.items() if cls is not NoMixing and (names is None or name in names)]
-    return [NoMixing(), *(cls() for cls in others)]
+    others = METHODS.values() if names is None else [options.method(name, "--names") for name in dict.fromkeys(names)]
+    return [NoMixing(), *(cls() for cls in others if cls is not NoMixing)]
 
 
 def _source(facts: Facts) -> Source:

@@ -90,7 +90,7 @@ def test_nothing_is_written(tmp_path, monkeypatch):
 
 def test_plain_training_comes_first_and_unknown_methods_are_refused():
     assert [type(method) for method in step_cost._chosen(["cutmix"])] == [NoMixing, METHODS["cutmix"]]
-    with pytest.raises(UserError, match="unknown method"):
+    with pytest.raises(UserError, match="--names: unknown; got cutmax. Did you mean cutmix"):
         step_cost.step(names=["cutmax"])
     with pytest.raises(UserError, match="--net"):
         step_cost.step(net="smell")
