@@ -19,6 +19,8 @@ from mixcli.settings import Alpha, Mixing, Pairs
 class Stripes(Pairs, Mixing):
     """Stripes of the partner, as wide as its share asks for."""
 
+    symmetric = False  # they tell rows from columns; `mixcli check` would take that for a mistake
+
     alpha: Alpha = Field(1.0, description="concentration of Beta(alpha, alpha), the share kept")
     stripes: Annotated[int, Field(ge=1, le=16)] = Field(2, description="stripes across the image")
     along: Literal["rows", "columns"] = Field("columns", description="which way they run")

@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from mixcli import __version__
-from mixcli.commands import ablate, bench, compare, corruptions, listing, probe, show, train
+from mixcli.commands import ablate, bench, check, compare, corruptions, listing, probe, show, train
 from mixcli.commands.outcome import Outcome, with_settings
 from mixcli.errors import EXIT_CODES, STOPPED, UserError, nearest, unexpected
 
@@ -205,10 +205,10 @@ class Commands(TyperGroup):
             return "probe", probe.with_options(args[1:]), args[1:]
         if args[:2] == ["show", "corruptions"]:
             return super().resolve_command(ctx, ["show-corruptions", *args[2:]])
-        if args[0] == "show":  # its first word is the method
+        if args[0] in ("show", "check"):  # their first word is the method
             named = args[1:2] if args[1:] and not args[1].startswith("-") else []
             words = [*(["--method"] if named else []), *args[1:]]
-            return "show", with_settings(show.show, words), words
+            return args[0], with_settings({"show": show.show, "check": check.check}[args[0]], words), words
         return super().resolve_command(ctx, args)
 
 
@@ -226,6 +226,7 @@ app.command("compare")(compare.compare)
 app.command("eval-corruptions")(corruptions.eval_corruptions)
 app.command("probe")(probe.probe)
 app.command("show")(show.show)
+app.command("check")(check.check)
 app.command("show-corruptions", hidden=True)(corruptions.show_corruptions)  # typed as `show corruptions`
 app.command("list")(listing.list_)
 app.command("bench")(bench.bench)

@@ -16,7 +16,7 @@ EXIT_CODES = {
     "data_missing": 3, "data_corrupt": 3, "checkpoint_missing": 3, "checkpoint_corrupt": 3,
     "journal_corrupt": 3, "refused_unsafe": 3,
     "diverged": 4,
-    "failed_cells": 5,
+    "failed_cells": 5, "broken_laws": 5,
     "requeue": 75, "interrupted": 130, "terminated": 143,
 }  # fmt: skip
 STOPPED = ("requeue", "interrupted", "terminated")  # asked for by the user, so not called an error

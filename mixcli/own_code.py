@@ -325,6 +325,11 @@ def recorded(reference: str) -> type[Recorded]:
     return type(name, (Recorded,), {"name": name, "summary": name, "reference": reference, "__module__": __name__})
 
 
+def file_of(cls: type) -> str:
+    """The file that a class was loaded from; empty where there is none."""
+    return getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
+
+
 def taken(name: object) -> str:
     """The packages that offer a method under the name of a built-in one; empty where none does."""
     return ", ".join(map(origin, offers().get(str(name), ()))) if name in METHODS else ""

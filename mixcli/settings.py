@@ -67,6 +67,7 @@ class Mixing(Method):
     implementation: ClassVar[str] = "mixcli.methods.supervised"
     drawing: ClassVar[str]
     moves: ClassVar[bool] = False  # shows its partner elsewhere, so its mask says nothing of features or other masks
+    symmetric: ClassVar[bool] = True  # exchanging height and width transposes the law of its mask
 
 
 Per = Literal["batch", "sample"]
@@ -145,11 +146,16 @@ class FMix(Pairs, Mixing):
         "paper", description="as the paper has it, or with the axis mistake of the published code"
     )
 
+    @property
+    def symmetric(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.variant == "paper"
+
 
 class GridMix(Pairs, Mixing):
     name = "gridmix"
     summary = "a grid of small holes inside a random crop (Baek et al. 2021)"
     drawing = "mixcli.mixing.gridmix"
+    symmetric = False  # its patches are cut from the crop's width
 
     alpha: Alpha = Field(1.0, description="concentration of Beta(alpha, alpha), the share kept")
     cells: tuple[Count, Count] = Field((2, 6), description="fewest and most patches across the crop, as 2,6")
