@@ -1,4 +1,4 @@
-"""timm's Mixup, as it is: mixcli check examples/adapters/timm_mixup.py:TimmMixup --mode elem   (needs the extra timm)"""
+"""timm's Mixup, as it is: mixcli check examples/adapters/timm_mixup.py:TimmMixup (with the extra timm)"""
 
 from typing import Literal
 
@@ -24,4 +24,4 @@ class TimmMixup(Mixing):
 def draw(settings: TimmMixup, context: Context, random: Random) -> Mix:
     options = {"prob": settings.probability, "mode": settings.mode, "label_smoothing": settings.smoothing}
     alphas = {"mixup_alpha": settings.mixup_alpha, "cutmix_alpha": settings.cutmix_alpha}
-    return foreign.draw(lambda classes: Mixup(**alphas, **options, num_classes=classes), context)
+    return foreign.draw(lambda classes: Mixup(**alphas, **options, num_classes=classes), context, random)

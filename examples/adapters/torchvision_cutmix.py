@@ -16,4 +16,4 @@ class TorchvisionCutMix(Mixing):
 
 
 def draw(settings: TorchvisionCutMix, context: Context, random: Random) -> Mix:
-    return foreign.draw(lambda classes: v2.CutMix(alpha=settings.alpha, num_classes=classes), context)
+    return foreign.draw(lambda classes: v2.CutMix(alpha=settings.alpha, num_classes=classes), context, random)

@@ -16,4 +16,4 @@ class TorchvisionMixUp(Mixing):
 
 
 def draw(settings: TorchvisionMixUp, context: Context, random: Random) -> Mix:
-    return foreign.draw(lambda classes: v2.MixUp(alpha=settings.alpha, num_classes=classes), context)
+    return foreign.draw(lambda classes: v2.MixUp(alpha=settings.alpha, num_classes=classes), context, random)

@@ -51,13 +51,4 @@ def check(
         plots.contact_sheet(found.sheet, picture)
     write_atomic(card, cards.markdown(document, picture.name if drawn else None).encode())
     document |= {"files": [str(path) for path in ([card, picture] if drawn else [card])]}
-    broken = None
-    if found.broken:
-        names = ", ".join(finding.law.name for finding in found.broken)
-        broken = UserError(
-            "broken_laws",
-            document["method"],
-            f"{len(found.broken)} {'law' if len(found.broken) == 1 else 'laws'} broken",
-            hint=names,
-        )
-    return Outcome(document, lambda: cards.table(document), broken)
+    return Outcome(document, lambda: cards.table(document), found.error())

@@ -3,7 +3,7 @@
 timm's and torchvision's convention is a callable (images, labels) -> (mixed, targets), its random numbers out of global
 generators. `draw` calls it once, on images that spell out their row number, and reads off who met whom under which
 mask. Whatever is mixed later is mixed by the library itself: the call is repeated under the global states of the draw,
-so its arithmetic, its label weights and its mistakes are what a Mix of it shows. Two images per mix, none of them moved.
+so its arithmetic, its label weights and its mistakes are what a Mix of it shows. Pairs only, and nothing moved.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from mixcli.mix import Context, Mix
+from mixcli.sampling import Random
 
 Apply = Callable[[Tensor, Tensor], Any]  # (B, C, H, W) float images, (B,) int labels -> mixed images, soft rows
 Make = Callable[[int], Apply]  # number of classes -> the library's callable
@@ -70,15 +71,16 @@ class Foreign(Mix):
             return self.make(classes)(images, labels)
 
 
-def draw(make: Make, context: Context) -> Mix:
-    """The Mix that the library draws at this moment, from global generators as it is its custom."""
+def draw(make: Make, context: Context, random: Random) -> Mix:
+    """The Mix that the library draws at this moment, from global generators as is its custom; `random` gives none."""
     batch, size = context.size[0], context.size[1:]
     seen, numbered, itself = Seen(), _numbered(batch, size), torch.arange(batch)
     mixed, _ = make(max(2, batch))(numbered.clone(), itself)
     changed = (mixed != numbered).flatten(2).any(2)  # (B, bits): where image and partner differ
     partner = ((numbered[:, :, 0, 0].bool() ^ changed).long() << torch.arange(numbered.shape[1])).sum(1)
     share = (mixed - numbered).abs().amax(1, keepdim=True)  # of the partner, in any bit that differs
-    return Foreign(torch.stack([itself, partner]), keep=1 - share, make=make, seen=seen, size=size)
+    source, keep = (value.to(random.device) for value in (torch.stack([itself, partner]), 1 - share))
+    return Foreign(source, keep=keep, make=make, seen=seen, size=size)
 
 
 def _numbered(batch: int, size: tuple[int, int]) -> Tensor:

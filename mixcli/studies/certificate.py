@@ -53,6 +53,14 @@ class Certificate:
     def broken(self) -> tuple[Finding, ...]:
         return tuple(finding for finding in self.findings if finding.verdict == BROKEN)
 
+    def error(self) -> UserError | None:
+        """What `check` ends with where a law is broken."""
+        if not self.broken:
+            return None
+        names = ", ".join(finding.law.name for finding in self.broken)
+        count = f"{len(self.broken)} {'law is' if len(self.broken) == 1 else 'laws are'} broken"
+        return UserError("broken_laws", self.method.label(), count, hint=names)
+
     def document(self) -> dict[str, Any]:
         verdicts = [finding.verdict for finding in self.findings]
         return {
