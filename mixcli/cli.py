@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from mixcli import __version__
-from mixcli.commands import ablate, bench, check, compare, corruptions, listing, probe, show, train
+from mixcli.commands import ablate, bench, check, compare, corruptions, doctor, listing, probe, show, train
 from mixcli.commands.outcome import Outcome, with_settings
 from mixcli.errors import EXIT_CODES, STOPPED, UserError, nearest, unexpected
 
@@ -230,6 +230,7 @@ app.command("check")(check.check)
 app.command("show-corruptions", hidden=True)(corruptions.show_corruptions)  # typed as `show corruptions`
 app.command("list")(listing.list_)
 app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(asked: bool) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 EXIT_CODES = {
     "internal": 1, "disk_full": 1, "out_of_memory": 1, "worker_died": 1, "distributed": 1, "io": 1,
+    "unhealthy": 1,
     "usage": 2, "config": 2, "mismatch": 2, "run_exists": 2, "run_locked": 2,
     "data_missing": 3, "data_corrupt": 3, "checkpoint_missing": 3, "checkpoint_corrupt": 3,
     "journal_corrupt": 3, "refused_unsafe": 3,

@@ -65,6 +65,7 @@ class Foreign(Mix):
             return super().targets(labels, classes)
         return self._again(_numbered(len(labels), self.size).to(labels.device), labels, classes)[1]
 
+    @torch.compiler.disable(reason="another library draws while it mixes, which no graph can hold")
     def _again(self, images: Tensor, labels: Tensor, classes: int) -> Any:
         assert self.make is not None and self.seen is not None
         with self.seen.again():

@@ -87,6 +87,26 @@ def listing(title: str, rows: Mapping[str, str]) -> RenderableType:
     return Group(table, Text())
 
 
+STATES = {"fine": ("ok", "green"), "note": ("-", "dim"), "warning": ("!", "yellow"), "broken": ("BROKEN", "bold red")}
+
+
+def findings(document: Mapping[str, Any]) -> RenderableType:
+    """A line for each finding, part by part: its mark, what was seen, what to do."""
+    grid = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    for column in ("part", "name", "state"):
+        grid.add_column(column, no_wrap=True, style="cyan" if column == "name" else "")
+    grid.add_column("told", overflow="fold")
+    before = None
+    for found in document["findings"]:
+        mark, style = STATES[found["state"]]
+        told = _text(found["told"])
+        told.append(f". {printable(found['advice'], 300)}" if found["advice"] else "", style="dim")
+        grid.add_row(_text("" if found["part"] == before else found["part"], "bold"), _text(found["name"]),
+                     _text(mark, style), told)  # fmt: skip
+        before = found["part"]
+    return Group(grid, Text("nothing is broken" if document["healthy"] else "", style="green"))
+
+
 def measured(title: str, document: Mapping[str, Any]) -> RenderableType:
     """Any document of measurements, one row per number; inner names follow outer ones."""
     table = _facts(title)

@@ -6,6 +6,7 @@ measurement and no law.
 
 from __future__ import annotations
 
+import re
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 from mixcli import own_code
 from mixcli.engine import device
 from mixcli.errors import UserError, printable
+from mixcli.mixing import foreign
 from mixcli.settings import Method, Mixing, MixUp, Train
 from mixcli.studies import contact_sheet, laws
 from mixcli.studies.bench import mixing_cost
@@ -57,7 +59,8 @@ class Certificate:
         """What `check` ends with where a law is broken."""
         if not self.broken:
             return None
-        names = ", ".join(finding.law.name for finding in self.broken)
+        names, more = ", ".join(finding.law.name for finding in self.broken[:3]), len(self.broken) - 3
+        names += f" and {more} more" if more > 0 else ""
         count = f"{len(self.broken)} {'law is' if len(self.broken) == 1 else 'laws are'} broken"
         return UserError("broken_laws", self.method.label(), count, hint=names)
 
@@ -84,10 +87,15 @@ def certify(train: Train, images: int, told: Callable[[int, int], None] = lambda
     cost = sheet = None
     if isinstance(method, Mixing):
         other = MixUp.model_validate({"per": getattr(method, "per", "batch")})
-        cost = _or_none(lambda: mixing_cost.beside(method, other))
+        cost = _or_none(lambda: {**mixing_cost.beside(method, other), "calls": _calls(method)})
         sheet = _or_none(lambda: contact_sheet.sheet(train, images))
     environment = device.prepare(train.model_copy(update={"device": "cpu"})).describe()
     return Certificate(method, tuple(findings), cost, sheet, environment)
+
+
+def _calls(method: Mixing) -> int | None:
+    """How often an adapter calls the library that it shows, to draw, to mix and for the targets; None without one."""
+    return 3 if isinstance(laws.drawn(method), foreign.Foreign) else None
 
 
 def _tried(law: laws.Law, method: Method) -> Finding:
@@ -107,8 +115,10 @@ def _crash(error: Exception, method: Method) -> str:
     """Kind and message of an exception, and the last line of the method's own file on its way."""
     own = own_code.file_of(type(method))
     lines = [f"line {f.lineno}: " for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
-    return printable(f"{lines[-1] if lines else ''}{type(error).__name__}: {text}", limit=160)
+    told = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    why = re.search(r"reason: (.+?)`?$", str(error), re.MULTILINE)  # dynamo's, of what it was told not to trace
+    text = re.sub(r"(?:/[^\s/`'\"]+)+/(?=[^\s/])", "", why.group(1) if why else told[0])  # no folders of this machine
+    return printable(f"{lines[-1] if lines else ''}{type(error).__name__}: {text}", limit=200)
 
 
 def _or_none(call: Callable[[], Any]) -> Any:
