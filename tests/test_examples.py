@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,3 +134,23 @@ def test_a_task_of_the_job_array_is_one_line_and_is_queued_again_when_it_was_sto
     assert (tmp_path / "asked").read_text() == "ablate quickstart --set base.epochs=3 --stop-after 3h50m\n"
     assert (tmp_path / "queued").exists() is requeued
     assert not requeued or (tmp_path / "queued").read_text() == "requeue 17\n"
+
+
+def test_the_page_of_ones_own_mixing_can_be_followed_outside_the_repository(tmp_path):
+    """Every command of the page, with the exit code that it tells; the file of the page, copied."""
+    page = (EXAMPLES / "own_mixing.md").read_text()
+    commands = page.split("```sh\n")[1].split("```")[0].splitlines()
+    shutil.copy(EXAMPLES / "my_mix.py", tmp_path)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("MIXCLI_")} | {
+        "PYTHONPATH": str(EXAMPLES.parent)
+    }
+    for line in commands:
+        command, _, told = line.partition("  # ")
+        wanted = int(told.split("exit ")[1].split(":")[0]) if "exit " in told else 0
+        typed = command.strip().replace("mixcli ", f"{sys.executable} -m mixcli.cli ", 1)
+        done = subprocess.run(typed, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == wanted, f"{line}\n{done.stdout}\n{done.stderr}"
+        if wanted == 2:
+            assert "my_mix.py has changed; got digest" in done.stderr
+    card = (tmp_path / "check-Stripes.md").read_text()
+    assert "none broken" in card and (tmp_path / "stripes.png").is_file()

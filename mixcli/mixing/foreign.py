@@ -47,6 +47,19 @@ class Seen:
             before.restore()
 
 
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global generators as a seed leaves them, inside; what was there before is put back."""
+    before = Seen()
+    torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+    np.random.set_state(np.random.RandomState(seed).get_state())
+    python_random.setstate(python_random.Random(seed).getstate())
+    try:
+        yield
+    finally:
+        before.restore()
+
+
 @dataclass(frozen=True)
 class Foreign(Mix):
     """A Mix that another library applies: its images and targets are what a call under the draw's states gives."""

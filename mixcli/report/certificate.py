@@ -62,7 +62,7 @@ def _cost(cost: Mapping[str, Any] | None) -> str:
         return ""
     spread = f"{cost['lowest']:.2g} to {cost['highest']:.2g}"
     where = f"{cost['pixels']} px, batch {cost['batch']}, one thread"
-    told = f"Drawn and applied at {where}: {cost['us']:.2g} us per image, {cost['times']:.2g} times MixUp's ({spread})"
+    told = f"Drawn and applied at {where}: {cost['us']:.3g} us per image, {cost['times']:.2g} times MixUp's ({spread})"
     return told + (f"; its adapter calls the library {cost['calls']} times, so this is no cost of the library."
                    if cost["calls"] else ".")  # fmt: skip
 

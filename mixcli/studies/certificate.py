@@ -88,7 +88,8 @@ def certify(train: Train, images: int, told: Callable[[int, int], None] = lambda
     if isinstance(method, Mixing):
         other = MixUp.model_validate({"per": getattr(method, "per", "batch")})
         cost = _or_none(lambda: {**mixing_cost.beside(method, other), "calls": _calls(method)})
-        sheet = _or_none(lambda: contact_sheet.sheet(train, images))
+        with foreign.seeded(0):
+            sheet = _or_none(lambda: contact_sheet.sheet(train, images))
     environment = device.prepare(train.model_copy(update={"device": "cpu"})).describe()
     return Certificate(method, tuple(findings), cost, sheet, environment)
 
@@ -99,7 +100,7 @@ def _calls(method: Mixing) -> int | None:
 
 
 def _tried(law: laws.Law, method: Method) -> Finding:
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), foreign.seeded(0):  # the card of what draws from global generators repeats too
         warnings.simplefilter("ignore")  # of libraries, about what a law does on purpose
         try:
             return Finding(law, HOLDS, law.holds(method))
@@ -116,7 +117,7 @@ def _crash(error: Exception, method: Method) -> str:
     own = own_code.file_of(type(method))
     lines = [f"line {f.lineno}: " for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
     told = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-    why = re.search(r"reason: (.+?)`?$", str(error), re.MULTILINE)  # dynamo's, of what it was told not to trace
+    why = re.search(r"reason: (.+?)[)`]*$", str(error), re.MULTILINE)  # dynamo's, of what it was told not to trace
     text = re.sub(r"(?:/[^\s/`'\"]+)+/(?=[^\s/])", "", why.group(1) if why else told[0])  # no folders of this machine
     return printable(f"{lines[-1] if lines else ''}{type(error).__name__}: {text}", limit=200)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-import random as python_random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin
@@ -24,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from mixcli.errors import UserError
 from mixcli.methods.supervised import draw
 from mixcli.mix import Mix, implementation
+from mixcli.mixing import foreign
 from mixcli.sampling import Random
 from mixcli.settings import Method, Mixing
 from mixcli.studies import specimens
@@ -133,13 +133,10 @@ def equal_keys_draw_equal_plans_and_other_steps_draw_others(settings: Mixing) ->
 @_law(MIXING_LAWS, "1, ledger 26")
 def ledger_26_no_global_generator_is_read_or_moved(settings: Mixing) -> str:
     """No global generator is read or moved: torch's, numpy's, Python's."""
-    kept = torch.get_rng_state(), np.random.get_state(), python_random.getstate()
-    try:
-        found = [_under_global_seed(settings, seed) for seed in (1, 2)]
-    finally:
-        torch.set_rng_state(kept[0])
-        np.random.set_state(kept[1])
-        python_random.setstate(kept[2])
+    found = []
+    for seed in (1, 2):
+        with foreign.seeded(seed):
+            found.append(_beside_global_generators(settings))
     moved = [name for name in found[0][1] if name in found[1][1]]
     read = "" if torch.equal(found[0][0], found[1][0]) else "read, "
     names = " and ".join(moved) or "a generator"
@@ -147,19 +144,16 @@ def ledger_26_no_global_generator_is_read_or_moved(settings: Mixing) -> str:
     return "draws equal under two global seeds, three states untouched"
 
 
-def _under_global_seed(settings: Mixing, seed: int) -> tuple[Tensor, list[str]]:
-    """All that is drawn after the global generators were seeded, flat, and those generators that it moved."""
-    states = {"torch's": torch.get_rng_state, "numpy's": lambda: torch.from_numpy(np.random.get_state()[1].copy()),  # pyright: ignore
-              "Python's": lambda: torch.tensor(python_random.getstate()[1])}  # fmt: skip
-    torch.set_rng_state(torch.Generator().manual_seed(seed).get_state())
-    np.random.set_state(np.random.RandomState(seed).get_state())
-    python_random.setstate(python_random.Random(seed).getstate())
-    before, places = {name: state() for name, state in states.items()}, np.random.get_state()[2]  # pyright: ignore
+def _beside_global_generators(settings: Mixing) -> tuple[Tensor, list[str]]:
+    """All that is drawn and mixed, flat, and the global generators that this moved."""
+    before = foreign.Seen()
     mix = drawn(settings, per="sample")
     mixed = mix.images(specimens.rows(settings))
-    moved = [name for name, state in states.items() if not torch.equal(state(), before[name])]
-    moved += ["numpy's"] if "numpy's" not in moved and np.random.get_state()[2] != places else []  # pyright: ignore
-    return torch.cat([mix.source.double().flatten(), weights(mix).double().flatten(), mixed.double().flatten()]), moved
+    after = foreign.Seen()
+    moved = [] if torch.equal(before.torch, after.torch) else ["torch's"]
+    moved += [] if repr(before.numpy) == repr(after.numpy) else ["numpy's"]  # its place among the 624 words, at least
+    moved += [] if before.python == after.python else ["Python's"]
+    return torch.cat([part.double().flatten() for part in (mix.source, weights(mix), mixed)]), moved
 
 
 @_law(MIXING_LAWS, "1, ledger 15 to 17")
