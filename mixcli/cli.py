@@ -195,6 +195,14 @@ class Commands(TyperGroup):
     """Knows every command's help at once, and the many options of `train` only when it is called."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return self._resolved(ctx, args)
+        except UserError:
+            if not ctx.resilient_parsing:
+                raise
+            return super().resolve_command(ctx, args)  # a shell that completes a line is told of no mistakes in it
+
+    def _resolved(self, ctx: Any, args: list[str]) -> Any:
         if not ctx.resilient_parsing and args[0] not in self.commands:
             raise UserError("usage", args[0], "no such command", hint=nearest(args[0], self.commands))
         if args[0] == "train":

@@ -107,7 +107,7 @@ def typed_layer(typed: Mapping[str, str | bool | None]) -> Layer:
 
 def continued(typed: Mapping[str, str | bool | None], file: Path, environ: Mapping[str, str]) -> Gathered:
     """The settings of a run from its settings.toml. Only what is outside its identity may be given anew."""
-    table = _found_again(read_toml(file), typed.get("method"))
+    table = _found_again(read_toml(file), typed)
     run = from_flat(table, str(file))
     gathered = combined([file_layer(table, str(file)), environment_layer(environ), typed_layer(typed)])
     before, after = flat(run), flat(gathered.train)
@@ -119,13 +119,15 @@ def continued(typed: Mapping[str, str | bool | None], file: Path, environ: Mappi
     return gathered
 
 
-def _found_again(table: dict[str, Any], method: str | bool | None) -> dict[str, Any]:
-    """The settings of a run whose method lies in a file, found where it is typed to lie now if it is the same."""
-    if own_code.in_a_file(method) and own_code.in_a_file(table.get("method")):
-        now = own_code.load(str(method), flag("method")).reference
-        if own_code.anonymous(now) == own_code.anonymous(table["method"]):
-            return {**table, "method": now}
-    return table
+def _found_again(table: dict[str, Any], typed: Mapping[str, str | bool | None]) -> dict[str, Any]:
+    """The settings of a run whose own code lies in files, where it is typed to lie now if the content is the same."""
+    found = {**table, "inter": {**table["inter"]}} if isinstance(table.get("inter"), dict) else {**table}
+    for key, part in (("method", found), ("inter", found.get("inter"))):
+        if isinstance(part, dict) and own_code.in_a_file(typed.get(key)) and own_code.in_a_file(part.get("method")):
+            now = own_code.load(str(typed[key]), flag(key)).reference
+            if own_code.anonymous(now) == own_code.anonymous(part["method"]):
+                part["method"] = now
+    return found
 
 
 def _brief(value: Any) -> Any:

@@ -134,7 +134,7 @@ def _read(text: str, digest: str | None, option: str) -> bytes:
         problem = "no such file" if missing else f"cannot be read ({getattr(error, 'strerror', None) or error})"
         where = "" if os.path.isabs(text) else f"Relative paths begin at the working directory, {Path.cwd()}"
         wanted = None if digest is None else f"the file of digest {digest}, where it lay when the run was started"
-        hint = where if digest is None else "Put it back, or type --method with the path where it lies now"
+        hint = where if digest is None else "Put it back, or type --method (or --inter) with the path where it lies now"
         raise UserError("config", option, problem, got=text, expected=wanted, hint=hint) from error
 
 

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixcli import cli, options
+from mixcli import cli, options, own_code
 from mixcli.data import sources
 from mixcli.engine import checkpoint
 from mixcli.settings import SynerMix, Train
@@ -136,21 +137,19 @@ def test_a_task_of_the_job_array_is_one_line_and_is_queued_again_when_it_was_sto
     assert not requeued or (tmp_path / "queued").read_text() == "requeue 17\n"
 
 
-def test_the_page_of_ones_own_mixing_can_be_followed_outside_the_repository(tmp_path):
+def test_the_page_of_ones_own_mixing_can_be_followed_outside_the_repository(tmp_path, monkeypatch, capsys):
     """Every command of the page, with the exit code that it tells; the file of the page, copied."""
     page = (EXAMPLES / "own_mixing.md").read_text()
-    commands = page.split("```sh\n")[1].split("```")[0].splitlines()
     shutil.copy(EXAMPLES / "my_mix.py", tmp_path)
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("MIXCLI_")} | {
-        "PYTHONPATH": str(EXAMPLES.parent)
-    }
-    for line in commands:
+    monkeypatch.chdir(tmp_path)
+    for line in page.split("```sh\n")[1].split("```")[0].splitlines():
         command, _, told = line.partition("  # ")
-        wanted = int(told.split("exit ")[1].split(":")[0]) if "exit " in told else 0
-        typed = command.strip().replace("mixcli ", f"{sys.executable} -m mixcli.cli ", 1)
-        done = subprocess.run(typed, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
-        assert done.returncode == wanted, f"{line}\n{done.stdout}\n{done.stderr}"
-        if wanted == 2:
-            assert "my_mix.py has changed; got digest" in done.stderr
-    card = (tmp_path / "check-Stripes.md").read_text()
-    assert "none broken" in card and (tmp_path / "stripes.png").is_file()
+        if not command.startswith("mixcli "):
+            subprocess.run(command, shell=True, check=True)
+            continue
+        code = cli.main(shlex.split(command)[1:])
+        err = capsys.readouterr().err
+        assert code == (int(told.split("exit ")[1].split(":")[0]) if "exit " in told else 0), f"{line}\n{err}"
+        assert code != 2 or "my_mix.py has changed; got digest" in err
+    assert "none broken" in Path("check-Stripes.md").read_text() and Path("stripes.png").is_file()
+    own_code.loaded.clear()

@@ -247,6 +247,27 @@ def test_a_run_whose_file_changed_or_went_is_refused_and_says_what_differs(here,
     assert run(capsys, "train", "--resume-from", folder, "--method", "moved.py:Stripes")[0] == 0
 
 
+def test_a_mixing_inside_a_method_that_moved_is_found_again_too(here, capsys, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Reporter, "epoch", lambda self, row: os.kill(os.getpid(), signal.SIGTERM))
+        inside = ["--method", "regmixup", "--inter", "my_mix.py:Stripes"]
+        assert main(["train", "--epochs", "2", "--epoch-steps", "2", *inside]) == 143
+    [folder] = map(str, Path("runs").glob("*regmixup*"))
+    (here / "my_mix.py").rename(here / "moved.py")
+    capsys.readouterr()
+    assert "no such file; got my_mix.py" in refused(capsys, "train", "--resume-from", folder)
+    assert run(capsys, "train", "--resume-from", folder, "--inter", "moved.py:Stripes")[0] == 0
+
+
+def test_completing_a_line_that_names_a_broken_file_tells_no_mistake(here):
+    (here / "bad.py").write_text("undefined\n")
+    code = "import mixcli.cli; mixcli.cli.run()"
+    words = {"COMP_WORDS": "mixcli train --method bad.py:X --conf", "COMP_CWORD": "4"}
+    environment = {**os.environ, "_MIXCLI_COMPLETE": "complete_bash", **words}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert "--config" in done.stdout and not done.stderr
+
+
 def test_resuming_by_its_settings_says_that_the_file_is_another(here, capsys, monkeypatch):
     folder = stopped(capsys, monkeypatch, "--method", "my_mix.py:Stripes")
     old = own_code.load("my_mix.py:Stripes", "").digest
