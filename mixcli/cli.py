@@ -20,7 +20,7 @@ import typer
 from typer.core import TyperGroup
 
 from mixcli import __version__
-from mixcli.commands import ablate, bench, compare, corruptions, listing, probe, show, train
+from mixcli.commands import ablate, bench, check, compare, corruptions, data, doctor, listing, probe, show, train
 from mixcli.commands.outcome import Outcome, with_settings
 from mixcli.errors import EXIT_CODES, STOPPED, UserError, nearest, unexpected
 
@@ -195,6 +195,14 @@ class Commands(TyperGroup):
     """Knows every command's help at once, and the many options of `train` only when it is called."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return self._resolved(ctx, args)
+        except UserError:
+            if not ctx.resilient_parsing:
+                raise
+            return super().resolve_command(ctx, args)  # a shell that completes a line is told of no mistakes in it
+
+    def _resolved(self, ctx: Any, args: list[str]) -> Any:
         if not ctx.resilient_parsing and args[0] not in self.commands:
             raise UserError("usage", args[0], "no such command", hint=nearest(args[0], self.commands))
         if args[0] == "train":
@@ -205,10 +213,10 @@ class Commands(TyperGroup):
             return "probe", probe.with_options(args[1:]), args[1:]
         if args[:2] == ["show", "corruptions"]:
             return super().resolve_command(ctx, ["show-corruptions", *args[2:]])
-        if args[0] == "show":  # its first word is the method
+        if args[0] in ("show", "check"):  # their first word is the method
             named = args[1:2] if args[1:] and not args[1].startswith("-") else []
             words = [*(["--method"] if named else []), *args[1:]]
-            return "show", with_settings(show.show, words), words
+            return args[0], with_settings({"show": show.show, "check": check.check}[args[0]], words), words
         return super().resolve_command(ctx, args)
 
 
@@ -226,9 +234,12 @@ app.command("compare")(compare.compare)
 app.command("eval-corruptions")(corruptions.eval_corruptions)
 app.command("probe")(probe.probe)
 app.command("show")(show.show)
+app.command("check")(check.check)
 app.command("show-corruptions", hidden=True)(corruptions.show_corruptions)  # typed as `show corruptions`
 app.command("list")(listing.list_)
+app.command("data")(data.data)
 app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
 
 
 def _print_version(asked: bool) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Iterable
 
 EXIT_CODES = {
     "internal": 1, "disk_full": 1, "out_of_memory": 1, "worker_died": 1, "distributed": 1, "io": 1,
+    "unhealthy": 1,
     "usage": 2, "config": 2, "mismatch": 2, "run_exists": 2, "run_locked": 2,
     "data_missing": 3, "data_corrupt": 3, "checkpoint_missing": 3, "checkpoint_corrupt": 3,
     "journal_corrupt": 3, "refused_unsafe": 3,
     "diverged": 4,
-    "failed_cells": 5,
+    "failed_cells": 5, "broken_laws": 5,
     "requeue": 75, "interrupted": 130, "terminated": 143,
 }  # fmt: skip
 STOPPED = ("requeue", "interrupted", "terminated")  # asked for by the user, so not called an error

@@ -15,23 +15,28 @@ import hashlib
 import inspect
 import json
 import math
+import os
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NamedTuple, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from mixcli import own_code
 from mixcli.errors import UserError, nearest
 from mixcli.settings import (
     CANDIDATES_SHARE,
     DIGITS_RECIPE,
+    LIBRARIES,
     METHODS,
+    NETS,
     Facts,
     Method,
     NoMixing,
@@ -53,9 +58,11 @@ class Given:
     value: Any
     origin: str
     text: bool  # flags and variables are text to be parsed, TOML values have their type
+    trusted: bool = True  # somebody's own code that it names may be executed
 
 
 Layer = dict[str, Given]  # by flat key
+M = TypeVar("M", bound=Method)
 
 
 class Gathered(NamedTuple):
@@ -87,8 +94,13 @@ def combined(layers: Iterable[Layer]) -> Gathered:
     given: Layer = {}
     warnings: list[tuple[str, str]] = []
     for layer in layers:
-        given = _without_replaced_methods(given, layer, warnings) | layer
+        below = _stages_of_the_net(given) if "method" in given else given  # before its method is replaced
+        given = _without_replaced_methods(below, layer, warnings) | layer
+    given = _stages_of_the_net(given)
     train = cast(Train, _build(Train, given))
+    for named in (given[key] for key in ("method", "inter", "inter_inter") if key in given):
+        if packages := own_code.taken(named.value):
+            warnings.append((named.origin, f"the built-in {named.value} is used; {packages} offers one too"))
     return Gathered(train, warnings, {key: value.origin for key, value in given.items()})
 
 
@@ -99,14 +111,29 @@ def typed_layer(typed: Mapping[str, str | bool | None]) -> Layer:
 
 def continued(typed: Mapping[str, str | bool | None], file: Path, environ: Mapping[str, str]) -> Gathered:
     """The settings of a run from its settings.toml. Only what is outside its identity may be given anew."""
-    run, gathered = from_flat(read_toml(file), str(file)), gather(typed, file, environ)
+    table = _found_again(read_toml(file), typed)
+    run = from_flat(table, str(file))
+    gathered = combined([file_layer(table, str(file)), environment_layer(environ), typed_layer(typed)])
     before, after = flat(run), flat(gathered.train)
     for key in {**before, **after}:
-        if is_hashed(key) and before.get(key) != after.get(key):
+        if is_hashed(key) and _anonymous(before.get(key)) != _anonymous(after.get(key)):
             hint = "Use --extend-to" if key == "epochs" else "Leave it out, or start a new run"
             raise UserError("mismatch", gathered.origins.get(key, flag(key)), f"run has {_brief(before.get(key))}",
                             got=_brief(after.get(key)), hint=hint)  # fmt: skip
     return gathered
+
+
+def _found_again(table: dict[str, Any], typed: Mapping[str, str | bool | None], prefix: str = "") -> dict[str, Any]:
+    """The settings of a run whose own code lies in files, where it is typed to lie now if the content is the same."""
+    inside = {k: _found_again(v, typed, f"{prefix}{k}_") for k, v in table.items() if isinstance(v, dict)}
+    found = {**table, **inside}
+    for name in ("method", "net"):
+        key = prefix.removesuffix("_") if prefix and name == "method" else prefix + name
+        if own_code.in_a_file(typed.get(key)) and own_code.in_a_file(found.get(name)):
+            now = own_code.load(str(typed[key]), flag(key)).reference
+            if own_code.anonymous(now) == own_code.anonymous(str(found[name])):
+                found[name] = now
+    return found
 
 
 def _brief(value: Any) -> Any:
@@ -124,13 +151,23 @@ def _without_replaced_methods(below: Layer, above: Layer, warnings: list[tuple[s
     """The lower layer without the keys of a method that the upper layer replaces by another."""
     kept = dict(below)
     for key in ("method", "inter", "inter_inter"):
-        if key not in kept or key not in above or kept[key].value == above[key].value:
+        if key not in kept or key not in above or own_code.same(kept[key].value, above[key].value):
             continue
         old, own = kept[key], {"method", *Train.model_fields} if key == "method" else set()
         dropped = [k for k in kept if (k not in own if key == "method" else k.startswith(f"{key}_"))]
         kept = {k: v for k, v in kept.items() if k not in dropped}
         warnings.append((old.origin, f"{above[key].value} is used instead; the keys of {old.value} are dropped"))
     return kept
+
+
+def _stages_of_the_net(given: Layer) -> Layer:
+    """`stages` are those at which the net is cut, unless the method has stages of its own."""
+    if "stages" not in given:
+        return given
+    cls = _class_of(given["method"]) if "method" in given else None
+    if "stages" in (cls or NoMixing).model_fields:
+        return given
+    return {"cut" if key == "stages" else key: value for key, value in given.items()}
 
 
 def environment_layer(environ: Mapping[str, str]) -> Layer:
@@ -145,15 +182,15 @@ def environment_layer(environ: Mapping[str, str]) -> Layer:
     return layer
 
 
-def file_layer(table: Mapping[str, Any], file: str, prefix: str = "", path: str = "") -> Layer:
+def file_layer(table: Mapping[str, Any], file: str, prefix: str = "", path: str = "", trusted: bool = True) -> Layer:
     """What a table sets; `path` stands before its keys where a mistake is told, `prefix` before its flat keys."""
     layer: Layer = {}
     for name, value in table.items():
         key = prefix.removesuffix("_") if prefix and name == "method" else prefix + name
         if not isinstance(value, dict):
-            layer[key] = Given(value, f"{file} field {path}{name}", text=False)
+            layer[key] = Given(value, f"{file} field {path}{name}", text=False, trusted=trusted)
         elif key in tables():
-            layer |= file_layer(value, file, f"{key}_", f"{path}{name}.")
+            layer |= file_layer(value, file, f"{key}_", f"{path}{name}.", trusted)
         else:
             problem = "unknown; keys are flat, the tables are [inter] and miamix's [candidates.NAME]"
             raise UserError("config", f"{file} table {path}{name}", problem)
@@ -180,6 +217,7 @@ def _build(cls: type[Settings], given: Layer, prefix: str = "") -> Settings:
         elif name in rest:
             source = rest.pop(name)
             value = parse(field, source)
+            value = _pinned(value, source) if cls is Train and name == "net" else value
             # A file that spells a default out, as every settings.toml does, has not chosen it.
             values |= {} if not source.text and value == field.get_default() else {name: value}
     for key, source in rest.items():
@@ -189,6 +227,18 @@ def _build(cls: type[Settings], given: Layer, prefix: str = "") -> Settings:
     except UserError as error:
         origin = given[error.subject].origin if error.subject in given else flag(prefix + error.subject)
         raise _renamed(error, origin) from error
+    except ValidationError as error:  # of somebody's own validator
+        told = error.errors(include_url=False)[0]
+        raise UserError("config", flag(prefix + "_".join(map(str, told["loc"]))) if told["loc"] else cls.__name__,
+                        told["msg"]) from error  # fmt: skip
+
+
+def _pinned(net: str | None, given: Given) -> str | None:
+    """The name of a net, somebody's own one with the digest of its source; not executed where that is not trusted."""
+    if net is None or not given.trusted or net in NETS or net.partition(":")[0] in LIBRARIES:
+        return net
+    own = own_code.net(net, given.origin)
+    return net if own is None else own.reference
 
 
 def _build_method(base: type[Method], field: FieldInfo, name: str, inside: Layer, prefix: str) -> Method | None:
@@ -204,6 +254,8 @@ def _build_method(base: type[Method], field: FieldInfo, name: str, inside: Layer
         source = next(iter(inside.values()))
         raise UserError("config", source.origin, "belongs to a mixing that is not named", hint=f"Give {flag(name)} too")
     before = "" if name == "method" else f"{name}_"
+    if issubclass(cls, own_code.Recorded):
+        return cls(**{k.removeprefix(before): v.value for k, v in inside.items()})
     return cast(Method, _build(cls, {k.removeprefix(before): v for k, v in inside.items()}, prefix + before))
 
 
@@ -221,11 +273,55 @@ def _build_candidates(inside: Layer, prefix: str, before: int) -> dict[str, Sett
 
 def _named_class(base: type[Method], named: Given) -> type[Method]:
     names = [name for name, cls in METHODS.items() if issubclass(cls, base)]
-    if not isinstance(named.value, str) or named.value not in METHODS:
-        raise UserError(_kind(named), named.origin, "unknown", got=_shown(named), hint=nearest(str(named.value), names))
-    if named.value not in names:
+    cls = _class_of(named)
+    if cls is None:
+        known = [*names, *own_code.offers()]
+        raise UserError(_kind(named), named.origin, "unknown", got=_shown(named), hint=nearest(str(named.value), known))
+    if not issubclass(cls, base):
         raise UserError(_kind(named), named.origin, "cannot be used here", got=_shown(named), expected=_choices(names))
-    return METHODS[named.value]
+    return cls
+
+
+def method(name: str, origin: str, base: type[M] = Method) -> type[M]:
+    """The class of any method that can be named, typed at `origin`. Raises UserError where it is no `base`."""
+    return cast(type[M], _named_class(base, Given(name, origin, text=True)))
+
+
+def _class_of(named: Given) -> type[Method] | None:
+    """The class of a method that is built in, lies in a file or comes with a package; None where there is none."""
+    if not isinstance(named.value, str):
+        return None
+    if named.value in METHODS:
+        return METHODS[named.value]
+    if not named.trusted:
+        return own_code.recorded(named.value)
+    cls = own_code.method(named.value, named.origin)
+    if cls is not None:
+        _refuse_fields(cls, named.origin)
+        own_code.loaded[cls.reference] = cls
+    return cls
+
+
+def _refuse_fields(cls: type[Method], origin: str) -> None:
+    """Raises UserError where a field of somebody's own class cannot be an option."""
+    for name, field in cls.model_fields.items():
+        problem = None
+        if name in Train.model_fields:
+            problem = "is a setting of training already; take another name"
+        elif field.is_required():
+            problem = "has no default"
+        elif not _is_option(field):
+            problem = "is no option: its type is none of int, float, bool, str, Literal, tuple, or None beside one"
+        if problem is not None:
+            raise UserError("config", origin, f"{cls.__name__}.{name} {problem}")
+
+
+def _is_option(field: FieldInfo) -> bool:
+    try:
+        leaf, _ = _shape(field)
+    except ValueError:  # more types than one
+        return False
+    return leaf in (int, float, bool, str) or get_origin(leaf) in (Literal, tuple) or holds_method(field) is not None
 
 
 def _refusal(cls: type[Settings], key: str, source: Given, prefix: str) -> UserError:
@@ -330,7 +426,7 @@ def _renamed(error: UserError, subject: str) -> UserError:
 def all_fields(prefix: str = "", depth: int = 2) -> dict[str, FieldInfo]:
     """Every flat key with its field, those of all methods included."""
     found = {} if prefix else {**Train.model_fields}
-    for cls in METHODS.values():
+    for cls in own_code.methods():
         for name, field in cls.model_fields.items():
             if holds_candidates(field):
                 found |= _candidate_fields(f"{prefix}{name}_")
@@ -354,7 +450,7 @@ def _candidate_fields(prefix: str) -> dict[str, FieldInfo]:
 def tables(prefix: str = "", depth: int = 2) -> set[str]:
     """The keys that are tables in TOML, `inter` and `candidates_cutmix` among them."""
     found: set[str] = set()
-    for name, field in ((n, f) for cls in METHODS.values() for n, f in cls.model_fields.items()):
+    for name, field in ((n, f) for cls in own_code.methods() for n, f in cls.model_fields.items()):
         if holds_candidates(field):
             found |= {prefix + name, *(f"{prefix}{name}_{candidate}" for candidate in candidates())}
         elif holds_method(field) and depth and prefix + name not in found:
@@ -504,7 +600,7 @@ def flat(settings: Settings) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in settings:
         if isinstance(value, Method):
-            inside = {"method": value.name, **flat(value)}
+            inside = {"method": value.reference or value.name, **flat(value)}
             values |= inside if name == "method" else {name: inside}
         elif isinstance(value, dict):
             values |= {name: {k: _own_options(v) for k, v in value.items()}} if value else {}
@@ -517,9 +613,33 @@ def _own_options(candidate: Settings) -> dict[str, Any]:
     return {key: value for key, value in flat(candidate).items() if key not in CANDIDATES_SHARE}
 
 
-def from_flat(values: Mapping[str, Any], source: str = "settings") -> Train:
-    """The exact inverse of `flat`. Raises UserError naming `source`."""
-    return cast(Train, _build(Train, file_layer(values, source)))
+def from_flat(values: Mapping[str, Any], source: str = "settings", trusted: bool = True) -> Train:
+    """The exact inverse of `flat`. Raises UserError naming `source`.
+
+    trusted  somebody's own code is executed where the settings name it. Whoever only reads a run says False: its net
+             and scores need none, and the file may have gone or be a stranger's. Such a method is then `Recorded`.
+    """
+    return cast(Train, _build(Train, file_layer(values, source, trusted=trusted)))
+
+
+def _anonymous(value: Any, told: Callable[[str], str] = own_code.anonymous) -> Any:
+    """A flat value without the places of somebody's own code."""
+    if isinstance(value, dict):
+        return {key: _anonymous(inner, told) for key, inner in value.items()}
+    return told(value) if isinstance(value, str) else value
+
+
+def other_code(train: Train, recorded: Mapping[str, Any]) -> UserError | None:
+    """Why settings are not those that a run has recorded, if all that differs is the content of somebody's own code."""
+    mine, theirs = ({k: v for k, v in values.items() if is_hashed(k)} for values in (flat(train), recorded))
+    if _anonymous(mine, own_code.undated) != _anonymous(theirs, own_code.undated):
+        return None
+    for key in mine:
+        now, before = (value.get("method") if isinstance(value, dict) else value for value in (mine[key], theirs[key]))
+        if _anonymous(now) != _anonymous(before):
+            hint = "Put the old content back to go on, or start the new run without --resume"
+            return UserError("mismatch", key, f"run has {_anonymous(before)}", got=_anonymous(now), hint=hint)
+    return None
 
 
 def is_hashed(key: str) -> bool:
@@ -527,9 +647,24 @@ def is_hashed(key: str) -> bool:
     return key not in Train.model_fields or _extra(Train.model_fields[key]).get("hashed", True)
 
 
+def hashed(train: Train) -> dict[str, Any]:
+    """The settings that belong to a run's identity, as plain values, somebody's own code without its place."""
+    return {key: _anonymous(value) for key, value in flat(train).items() if is_hashed(key)}
+
+
+def _as_before(key: str, value: Any) -> bool:
+    """Whether a setting that older runs did not have says what they did."""
+    field = Train.model_fields.get(key)
+    if field is None or not _extra(field).get("later", False):
+        return False
+    default = field.get_default()
+    return value == (list(default) if isinstance(default, tuple) else default)
+
+
 def identity(train: Train, facts: Facts, parent: str | None = None) -> str:
     """The id of a run: 12 hex of SHA-256 over hashed settings and data, and the id of the run it extends."""
-    content = {"settings": {k: v for k, v in flat(train).items() if is_hashed(k)}, "data": facts.identity}
+    told = {k: v for k, v in hashed(train).items() if not _as_before(k, v)}
+    content: dict[str, Any] = {"settings": told, "data": facts.identity}
     content |= {} if parent is None else {"parent": parent}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
@@ -540,6 +675,7 @@ def identity(train: Train, facts: Facts, parent: str | None = None) -> str:
 
 def parameters(argv: list[str]) -> list[inspect.Parameter]:
     """One Typer option per flat key. Those of methods that `argv` does not choose are accepted but not shown."""
+    _load_own(argv)
     shown = _fields_of_chosen(argv)
     options = [_parameter("method", Train.model_fields["method"], "Method")]
     for key, (field, panel) in shown.items():
@@ -565,15 +701,33 @@ def own(cls: type[Settings], typed: Mapping[str, str | bool | None]) -> Settings
 def _fields_of_chosen(argv: list[str]) -> dict[str, tuple[FieldInfo, str]]:
     """The fields of the method typed in `argv` and of the mixing inside it, each with its help panel."""
     fields: dict[str, tuple[FieldInfo, str]] = {}
-    key, prefix, cls = "method", "", METHODS.get(_value_in(argv, "--method") or "", NoMixing)
+    key, prefix, cls = "method", "", _chosen_in(argv, "--method", NoMixing)
     while cls is not None:
         panel = f"{key.capitalize()} {cls.name}"
         fields |= {prefix + n: (f, panel) for n, f in cls.model_fields.items() if not holds_candidates(f)}
         part = cls.model_fields.get("inter")
         key, prefix = f"{prefix}inter", f"{prefix}inter_"
         default = None if part is None or part.get_default() is None else type(part.get_default())
-        cls = METHODS.get(_value_in(argv, flag(key)) or "", default) if part is not None else None
+        cls = _chosen_in(argv, flag(key), default) if part is not None else None
     return fields
+
+
+def _chosen_in(argv: list[str], option: str, default: type[Method] | None) -> type[Method] | None:
+    """The class that is typed for `option`; the default where none is, or none that is known, which is told later."""
+    typed = _value_in(argv, option)
+    return default if typed is None else _class_of(Given(typed, option, text=True)) or default
+
+
+def _load_own(argv: list[str]) -> None:
+    """Loads what file and environment name and is not built in: its options are to be known before they are parsed."""
+    config, named = _value_in(argv, "--config"), {}
+    with suppress(UserError):  # a damaged file is told by whoever needs it
+        named = {} if config is None else file_layer(read_toml(Path(config)), config)
+    for key in ("method", "inter"):
+        variable = VARIABLE + key.upper()
+        named |= {key: Given(os.environ[variable], variable, text=True)} if os.environ.get(variable) else {}
+        if key in named:
+            _class_of(named[key])
 
 
 def _value_in(argv: list[str], option: str) -> str | None:
@@ -609,7 +763,7 @@ def _help(key: str, field: FieldInfo) -> str:
     from rich.markup import escape
 
     leaf, _ = _shape(field)
-    names = list(METHODS) if key == "method" else get_args(leaf) if get_origin(leaf) is Literal else ()
+    names = [*METHODS, "path.py:Name"] if key == "method" else get_args(leaf) if get_origin(leaf) is Literal else ()
     text = "; one of ".join(filter(None, [field.description, ", ".join(names)]))
     default = _default_text(key, field)
     return escape(text) + (f" [dim]({escape(default)})[/dim]" if default else "")
@@ -622,7 +776,7 @@ def _default_text(key: str, field: FieldInfo) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return ",".join(map(str, value))
+        return ",".join(f"{v:g}" if isinstance(v, float) else str(v) for v in value)
     return value.name if isinstance(value, Method) else str(value)
 
 

@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from mixcli import own_code
 from mixcli.errors import UserError
 from mixcli.files import FULL, append, as_json, plain, remove_temporaries, temporary, told, write_atomic
 from mixcli.settings import Train
@@ -270,7 +271,7 @@ EMPTY = {CLAIM, "lock", "settings.toml", "environment.json", "labelled.json", "p
 def name(train: Train, id: str) -> str:
     """The name of a run's folder; a path in the settings leaves its last part."""
     method = train.method.name
-    return f"{_word(train.dataset)}-{_word(train.net or 'net')}-{_word(method)}-s{train.seed}-{id}"
+    return f"{_word(train.dataset)}-{_word(own_code.short(train.net or 'net'))}-{_word(method)}-s{train.seed}-{id}"
 
 
 def locate(train: Train, id: str) -> Run:

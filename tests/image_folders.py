@@ -1,7 +1,8 @@
-"""Small image sets in the layouts of published ones: class folders, Tiny-ImageNet, and its corrupted set."""
+"""Small image sets in published layouts: class folders, those of layouts.py, and Tiny-ImageNet's corrupted set."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -49,6 +50,53 @@ def tiny_imagenet(data: Path, train: int = 2, tested: int = 1) -> Path:
     (folder / "wnids.txt").write_text("\n".join(words) + "\n")
     (folder / "test" / "images").mkdir(parents=True)  # the published test images have no labels
     return folder
+
+
+def food_101(data: Path, classes: int = 101, train: int = 2, tested: int = 1, size: tuple[int, int] = (40, 24)) -> Path:
+    """data/food-101: images of `size` (height, width) in images/, named by the lists in meta/."""
+    folder = data / "food-101"
+    lists: dict[str, list[str]] = {"train": [], "test": []}
+    for number in range(classes):
+        name = f"dish_{number:03}"
+        for k in range(train + tested):
+            oblong(folder / "images" / name / f"{k}.jpg", 10 * number + k, size)
+            lists["train" if k < train else "test"].append(f"{name}/{k}")
+    (folder / "meta").mkdir()
+    for part, names in lists.items():
+        (folder / "meta" / f"{part}.txt").write_text("\n".join(names) + "\n")
+    return folder
+
+
+def oxford_iiit_pet(data: Path, train: int = 2, tested: int = 1) -> Path:
+    """data/oxford-iiit-pet: 37 breeds whose numbers are not in the order of their names."""
+    folder = data / "oxford-iiit-pet"
+    lists: dict[str, list[str]] = {"trainval": [], "test": []}
+    for number in range(37):
+        breed = f"breed_of_{'zyx'[number % 3]}_{number:02}"
+        for k in range(train + tested):
+            oblong(folder / "images" / f"{breed}_{k}.jpg", 10 * number + k, (24 + number, 40))
+            lists["trainval" if k < train else "test"].append(f"{breed}_{k} {number + 1} 1 {number + 1}")
+    (folder / "annotations").mkdir()
+    for part, rows in lists.items():
+        (folder / "annotations" / f"{part}.txt").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def numbered_folders(folder: Path, names: Iterable[str], count: int, size: tuple[int, int] = (24, 32)) -> Path:
+    """CLASS/k.jpg: one picture for each class, under `count` names."""
+    for number, name in enumerate(names):
+        first = folder / name / f"{1:04}.jpg"
+        oblong(first, number, size)
+        for k in range(2, count + 1):
+            os.link(first, folder / name / f"{k:04}.jpg")
+    return folder
+
+
+def oblong(path: Path, seed: int, size: tuple[int, int]) -> None:
+    """A picture of `size` (height, width)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, "JPEG")
 
 
 def corrupted(folder: Path, names: Iterable[str], words: Sequence[str], severities: Iterable[int] = (1, 2, 3, 4, 5),

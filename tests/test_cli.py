@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import mixcli.data
 import mixcli.engine
@@ -22,6 +24,7 @@ import mixcli.studies
 from mixcli import cli, options
 from mixcli.cli import main
 from mixcli.errors import EXIT_CODES, UserError
+from mixcli.report import tables
 from mixcli.runs import Run
 from mixcli.settings import Facts, Train
 
@@ -245,7 +248,7 @@ def test_json_is_one_document_without_nan(capsys: pytest.CaptureFixture[str]) ->
 
 @pytest.mark.parametrize("json_too", [False, True])
 def test_a_dry_run_tells_everything_and_makes_nothing(json_too: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = ["train", "--method", "cutmix", "--per-class", "8", "--batch", "16", "--dry-run"]
+    argv = ["train", "--method", "cutmix", "--per-class", "8", "--batch", "16", "--dry-run", "--no-measure"]
     assert main(argv + ["--json"] * json_too) == 0
     out, err = capsys.readouterr()
     assert err == "" and files() == set()
@@ -256,6 +259,14 @@ def test_a_dry_run_tells_everything_and_makes_nothing(json_too: bool, capsys: py
         assert plan["settings"]["method"] == "cutmix" and plan["settings"]["lr"] == 0.2
     else:
         assert str(run.folder) in out and 'method = "cutmix"' in out and "lr = 0.2" in out
+
+
+def test_one_epoch_is_told_in_the_singular() -> None:
+    written = io.StringIO()
+    console = Console(file=written, width=80)
+    console.print(tables.training({"epochs": 1, "evaluations": 1}))
+    shown = written.getvalue()
+    assert "1 epoch," in shown and "last 1 evaluation" in shown and "evaluations" not in shown
 
 
 def test_a_finished_run_is_reported_and_not_repeated(capsys: pytest.CaptureFixture[str], library: Library) -> None:
@@ -499,7 +510,7 @@ def test_hostile_names_are_shown_as_text(capsys: pytest.CaptureFixture[str], lib
     assert "[/]\\x1b[31m\\u202e[bold]x" in out and "\x1b" not in out + err and "\u202e" not in out + err
     [folder] = [path for path in Path("runs").iterdir() if path.is_dir()]
     assert re.fullmatch(r"[A-Za-z0-9._-]+", folder.name)
-    assert main(["train", "--dataset", HOSTILE, "--dry-run"]) == 0
+    assert main(["train", "--dataset", HOSTILE, "--dry-run", "--no-measure"]) == 0
     assert "\x1b" not in capsys.readouterr().out
     assert "\x1b" not in line_of(capsys, 2, ["train", "--method", HOSTILE])
     assert "\x1b" not in line_of(capsys, 2, ["train", f"--{HOSTILE}"])
@@ -612,7 +623,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_lists_hold_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    from mixcli.settings import DATASETS, METHODS, NETS
+    from mixcli.settings import BORROWED, DATASETS, METHODS, NETS
 
     assert main(["list", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)["result"]
@@ -620,7 +631,7 @@ def test_lists_hold_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
     assert (set(result["methods"]), set(result["datasets"]), set(result["nets"])) == (
         set(METHODS),
         set(DATASETS),
-        set(NETS),
+        {*NETS, *BORROWED},
     )
     assert main(["list", "nets"]) == 0
     assert "resnet18" in capsys.readouterr().out

@@ -6,6 +6,9 @@ import csv
 import importlib.util
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixcli import cli, options
+from mixcli import cli, options, own_code
 from mixcli.data import sources
 from mixcli.engine import checkpoint
-from mixcli.settings import SynerMix, Train
+from mixcli.settings import NETS, SynerMix, Train
 from mixcli.studies import design
 from mixcli.studies.design import Typed
 
@@ -33,12 +36,36 @@ def settings(recipe: Path) -> Train:
 def test_a_recipe_states_source_expectation_and_cost_and_is_read(recipe):
     head = recipe.read_text().split("\n\n")[0]
     assert all(word in head for word in ("# Source ", "# Expected ", "# Cost "))
-    assert settings(recipe).dataset in {"cifar10", "cifar100", "svhn"}
+    named = {"mini-imagenet", "food-101", "oxford-iiit-pet", "caltech-256"}
+    assert settings(recipe).dataset in {"cifar10", "cifar100", "svhn", "tiny-imagenet", *named}
+
+
+def rows_of(recipe: Path) -> list[list[str]]:
+    """The words that a recipe's header gives for its other rows."""
+    lines = re.findall(r"^#   (--method .*)$", recipe.read_text(), re.MULTILINE)
+    return [[word for word in line.split() if not re.fullmatch(r"\d\d\.\d\d", word)] for line in lines]
+
+
+@pytest.mark.parametrize(
+    "words", [(r, w) for r in RECIPES for w in rows_of(r)], ids=lambda w: " ".join((w[0].stem, *w[1]))
+)
+def test_a_row_of_a_recipe_is_what_its_words_make_of_the_file(words):
+    recipe, row = words
+    typed = {flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(row[::2], row[1::2], strict=True)}
+    file, made = settings(recipe), options.gather(typed, recipe, {}).train
+    assert made.method.name == typed["method"] and len(rows_of(recipe)) in (6, 8)
+    assert {k: v for k, v in made if k not in (*typed, "method")} == {
+        k: v for k, v in file if k not in (*typed, "method")
+    }
+    assert (made == file) == (made.method.label() == file.method.label())
 
 
 @each_recipe
 def test_a_recipe_trains_on_a_small_set_of_its_own_shape(recipe, tmp_path, monkeypatch):
-    """Two steps of a narrow net, everything else as the file says; whitening alone is left out, which takes long."""
+    """Two steps of a narrow net, everything else as the file says; whitening alone is left out, which takes long.
+
+    A net of another library has no width: a small one takes its place.
+    """
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     images, labels = rng.integers(0, 256, (48, 32, 32, 3), dtype=np.uint8), np.arange(48) % 4
@@ -47,11 +74,12 @@ def test_a_recipe_trains_on_a_small_set_of_its_own_shape(recipe, tmp_path, monke
     words += ["--per-class", "12"] if settings(recipe).per_class else []
     words += ["--labels", "24", "--epoch-steps", "2"] if settings(recipe).labels else []
     words += ["--no-zca"] if settings(recipe).zca else []
+    words += ["--net", "small"] if settings(recipe).net not in NETS else []
     assert cli.main(["train", "--config", str(recipe), *words, "--quiet"]) == 0
 
 
 def test_all_methods_of_the_synermix_comparison_share_recipe_and_supplement():
-    shared = [settings(r) for r in RECIPES if r.stem.startswith("synermix")]
+    shared = [settings(r) for r in RECIPES if r.match("synermix*-cifar100-resnet18.toml")]
     assert len(shared) == 9 and {s.supplement for s in shared} == {2}
     same = {json.dumps({k: v for k, v in s.model_dump(mode="json").items() if k != "method"}) for s in shared}
     assert len(same) == 1
@@ -133,3 +161,22 @@ def test_a_task_of_the_job_array_is_one_line_and_is_queued_again_when_it_was_sto
     assert (tmp_path / "asked").read_text() == "ablate quickstart --set base.epochs=3 --stop-after 3h50m\n"
     assert (tmp_path / "queued").exists() is requeued
     assert not requeued or (tmp_path / "queued").read_text() == "requeue 17\n"
+
+
+def test_the_page_of_ones_own_mixing_can_be_followed_outside_the_repository(tmp_path, monkeypatch, capsys):
+    """Every command of the page, with the exit code that it tells; the files of the page, copied."""
+    page = (EXAMPLES / "own_mixing.md").read_text()
+    for name in ("my_mix.py", "my_net.py"):
+        shutil.copy(EXAMPLES / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for line in "".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).splitlines():
+        command, _, told = line.partition("  # ")
+        if not command.startswith("mixcli "):
+            subprocess.run(command, shell=True, check=True)
+            continue
+        code = cli.main(shlex.split(command)[1:])
+        err = capsys.readouterr().err
+        assert code == (int(told.split("exit ")[1].split(":")[0]) if "exit " in told else 0), f"{line}\n{err}"
+        assert code != 2 or "my_mix.py has changed; got digest" in err
+    assert "none broken" in Path("check-Stripes.md").read_text() and Path("stripes.png").is_file()
+    own_code.loaded.clear()

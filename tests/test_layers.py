@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mixcli"
 LAYERS = [
-    {"errors"}, {"settings", "files"}, {"runs", "options"}, {"mix", "sampling", "pictures"},
+    {"errors"}, {"settings", "files"}, {"own_code"}, {"runs", "options"}, {"mix", "sampling", "pictures", "archive"},
     {"mixing", "nets", "data", "corruptions"},
     {"methods"}, {"engine"}, {"report"}, {"studies"}, {"commands"}, {"cli"},
 ]  # fmt: skip

@@ -36,6 +36,8 @@ def test_the_root_imports_neither_torch_nor_numpy_nor_pydantic(argv: list[str]) 
         ["list", "methods", "--json"],
         ["train", "--help"],
         ["bench", "--help"],
+        ["data", "--help"],
+        ["list", "datasets"],
         ["probe", "linearity", "--help"],
     ],
 )

@@ -24,6 +24,7 @@ from mixcli.settings import (
     SynerMix,
     SynerMixIntra,
     Train,
+    complete,
 )
 
 FACTS = Facts("digits", images=1437, test_images=360, classes=10, channels=1, size=(8, 8))
@@ -65,6 +66,22 @@ def test_typed_beats_environment_beats_file_beats_default() -> None:
     toml, env, typed = "lr = 0.2\nepochs = 5\nseed = 3", {"MIXCLI_LR": "0.3", "MIXCLI_EPOCHS": "6"}, {"lr": "0.4"}
     train = gather(typed, toml, env).train
     assert (train.lr, train.epochs, train.seed, train.momentum) == (0.4, 6, 3, 0.9)
+
+
+def test_stages_are_the_nets_cut_unless_the_method_has_its_own():
+    typed = {"net": "torchvision:swin_t", "stages": "features.0, features.3"}
+    assert gather(typed).train.cut == ("features.0", "features.3")
+    assert gather(toml='method = "mixup"\nstages = ["a"]').train.cut == ("a",)
+    drawn = gather({**typed, "method": "manifold", "cut": "features.1"}).train
+    assert drawn.cut == ("features.1",) and drawn.method == Manifold(stages=("features.0", "features.3"))
+
+
+def test_stages_of_the_net_stay_where_another_method_is_typed():
+    toml = 'net = "torchvision:swin_t"\nmethod = "cutmix"\nbox = "inside"\nstages = ["features.0"]'
+    assert gather({"method": "mixup"}, toml).train.cut == ("features.0",)
+    drawn = gather({"method": "manifold", "stages": "features.0"}, toml).train
+    assert drawn.cut == ("features.0",) and drawn.method == Manifold(stages=("features.0",))
+    assert gather({"method": "mixup"}, 'method = "manifold"\nstages = ["input"]').train.cut is None
 
 
 def test_flags_and_variables_are_parsed_and_toml_takes_integers_for_numbers() -> None:
@@ -329,12 +346,16 @@ def test_plain_values_are_refused_like_a_file() -> None:
 # -- identity -----------------------------------------------------------------------------------------------------
 
 CHANGED: dict[str, Any] = {
-    "seed": 1, "dataset": "cifar10", "data_dir": "x", "per_class": 3, "split_seed": 1, "val_fraction": 0.1,
-    "label_noise": 0.1, "noise_kind": "pair", "supplement": 2, "pad": 3, "pad_mode": "zero", "flip": True, "cutout": 4,
-    "normalise": "half", "net": "small", "width": 8, "epochs": 3, "batch": 7, "lr": 0.3, "momentum": 0.8,
-    "nesterov": True, "weight_decay": 0.3, "schedule": "step", "step_every": 3, "step_factor": 0.3, "ema": 0.9,
-    "label_smoothing": 0.1, "precision": "bf16", "device": "cpu", "threads": 1, "compile": True, "deterministic": True,
+    "seed": 1, "dataset": "cifar10", "data_dir": "x", "resize": 64, "per_class": 3, "split_seed": 1,
+    "val_fraction": 0.1, "label_noise": 0.1, "noise_kind": "pair", "supplement": 2, "pad": 3, "pad_mode": "zero",
+    "flip": True, "cutout": 4, "normalise": "half", "net": "small", "width": 8, "epochs": 3, "batch": 7, "lr": 0.3,
+    "momentum": 0.8, "nesterov": True, "weight_decay": 0.3, "schedule": "step", "step_every": 3, "step_factor": 0.3,
+    "ema": 0.9, "label_smoothing": 0.1, "precision": "bf16", "device": "cpu", "threads": 1, "compile": True,
+    "deterministic": True, "cut": ("layer1", "layer2"), "pretrained": True,
     "labels": 100, "epoch_steps": 7, "schedule_epochs": 30, "zca": True, "optimizer": "adamw",
+    "warmup": 0.5, "clip": 1.0, "accumulate": 2, "crop": "resized", "augment": "trivialaugment",
+    "crop_scale": (0.2, 1.0), "crop_ratio": (0.5, 2.0), "crop_filter": "bicubic", "augment_count": 3,
+    "augment_magnitude": 5,
     "eval_every": 2, "keep": "1", "save_every": 3, "runs": "x", "method": MixUp(),
 }  # fmt: skip
 OUTSIDE = {"data_dir", "device", "threads", "compile", "deterministic", "keep", "save_every", "runs"}
@@ -342,9 +363,17 @@ OUTSIDE = {"data_dir", "device", "threads", "compile", "deterministic", "keep", 
 
 def test_the_identity_follows_every_hashed_setting_and_no_other() -> None:
     assert CHANGED.keys() == Train.model_fields.keys()
-    base = options.identity(Train(), FACTS)
-    moved = {k for k, v in CHANGED.items() if options.identity(Train(**{k: v}), FACTS) != base}
+    beside = {k: {"crop": "resized"} for k in CHANGED if k.startswith("crop_")}
+    beside |= {k: {"augment": "randaugment"} for k in CHANGED if k.startswith("augment_")}
+    moved = set()
+    for key, value in CHANGED.items():
+        one, two = (options.identity(Train(**{**beside.get(key, {}), **more}), FACTS) for more in ({}, {key: value}))
+        moved |= {key} if one != two else set()
     assert moved == Train.model_fields.keys() - OUTSIDE
+
+
+def test_a_setting_that_came_later_leaves_the_runs_of_before_their_ids() -> None:
+    assert options.identity(complete(Train(), FACTS), FACTS) == "4514bc5a3db8"
 
 
 def test_the_identity_follows_the_methods_keys_the_data_and_the_parent() -> None:

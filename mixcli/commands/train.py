@@ -50,6 +50,13 @@ def train(
         str | None, typer.Option(metavar="TIME", help="save and stop after 3h50m, 90s, …; exit code 75")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the complete plan and create nothing")] = False,
+    track: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="tell the epochs to tensorboard or wandb too (extras); no part of the run"),
+    ] = None,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="for --dry-run: time no steps, so that no minutes are told")
+    ] = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -63,20 +70,24 @@ def train(
     from mixcli import options
     from mixcli.engine import job
     from mixcli.engine.stopping import Stop
-    from mixcli.report import tables
+    from mixcli.report import tables, tracking
     from mixcli.report.progress import Reporter
 
+    if track is not None:
+        tracking.check(track)
+    if no_measure and not dry_run:
+        raise UserError("usage", "--no-measure", "is for --dry-run")
     asked = Asked(config, resume, resume_from, extend_to, allow_previous, overwrite)
     seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
     with Reporter("mixcli train", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
         found = _job(asked, typed, reporter)
         if dry_run:
-            plan = job.plan(found, reporter)
+            plan = job.plan(found, reporter, measure=not no_measure)
             return Outcome(plan, lambda: tables.plan(plan, options.to_toml(found.settings)))
         # Before torch is imported, which takes seconds: a signal meanwhile must not find a half-made run.
-        with Stop(seconds).listening() as stop:
-            result = job.train(found, reporter, stop, job.How(asked.overwrite, asked.allow_previous))
+        with Stop(seconds).listening() as stop, tracking.tracked(reporter, track, found) as telling:
+            result = job.train(found, telling, stop, job.How(asked.overwrite, asked.allow_previous))
     return Outcome(result, lambda: tables.training(result))
 
 

@@ -1,10 +1,12 @@
-"""augment.py: random crop, flip and Cutout, drawn for a whole batch at once.
+"""augment.py: the training view: random crop, flip, operations and Cutout, drawn for a whole batch at once.
 
 Draw first, apply later, as everywhere: `draw` makes the offsets, on the device, out of one field of uniform numbers;
-the functions below apply them and draw nothing. Pixels stay uint8 until the last moment:
+the functions below apply them and draw nothing. Windows to be resized (resized.py) and operations (operations.py) have
+streams of their own. Pixels stay uint8 until the last moment:
 
     padded                   (N, H, W, C) on the host  ->  (N, C, H + 2 pad, W + 2 pad)
-    crop, mirrored, cut      (N, C, H + 2 pad, W + 2 pad)  ->  (B, C, H, W)
+    crop, or resized.crop    (N, C, H + 2 pad, W + 2 pad)  ->  (B, C, H, W)
+    mirrored, applied, cut   (B, C, H, W)  ->  (B, C, H, W)
     normalised               ->  float32: (x / 255 - mean) / std, in this order, as torchvision has it
 
 Cutout (DeVries and Taylor 2017, arXiv 1708.04552) acts before normalisation: the hole is black, not mean-grey; its
@@ -21,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixcli.data.operations import Operations, Turn
+from mixcli.data.resized import ResizedCrop, Window
 from mixcli.errors import UserError
 from mixcli.sampling import Random
 from mixcli.settings import Train
@@ -34,6 +38,8 @@ class Draw:
     mirror       bool: flip left to right; None: no image is
     row, column  int64: centre of the hole, in the crop
     side         pixels of the hole's side before clipping; 0: no hole
+    window       what is resized to the image's size, in place of the crop; None: nothing is
+    turns        operations, one after the other
     """
 
     top: Tensor
@@ -42,16 +48,24 @@ class Draw:
     row: Tensor
     column: Tensor
     side: int
+    window: Window | None = None
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The training view: `pad` and `cutout` in pixels; `flip` mirrors half of the images."""
+    """The training view: `pad` and `cutout` in pixels; `flip` mirrors half of the images.
+
+    resized     windows in place of the padded crop
+    operations  RandAugment or TrivialAugment, after the flip and before Cutout
+    """
 
     pad: int = 0
     pad_mode: Literal["zero", "reflect"] = "zero"
     flip: bool = False
     cutout: int = 0
+    resized: ResizedCrop | None = None
+    operations: Operations | None = None
 
     def draw(self, batch: int, size: tuple[int, int], degree: float, random: Random) -> Draw:
         """Offsets for `batch` images of `size` (H, W) at a strength: 1 is the training view, 0 the clean one.
@@ -63,13 +77,22 @@ class Augmentation:
         pad = _rounded(degree * self.pad)
         crop = _below(uniform[:2], 2 * pad + 1) + (self.pad - pad)
         mirror = uniform[2] < degree / 2 if self.flip and degree > 0 else None
+        windows, turns = self.resized, self.operations
         return Draw(crop[0], crop[1], mirror, _below(uniform[3], size[0]), _below(uniform[4], size[1]),
-                    _rounded(degree * self.cutout))  # fmt: skip
+                    _rounded(degree * self.cutout),
+                    None if windows is None else windows.draw(batch, size, degree, random.child("resized")),
+                    () if turns is None else turns.draw(batch, size, degree, random.child("operations")))  # fmt: skip
 
 
 def training_view(train: Train) -> Augmentation:
     """The augmentation of completed settings."""
-    return Augmentation(train.pad or 0, train.pad_mode or "zero", bool(train.flip), train.cutout)
+    resized = None if train.crop == "pad" else ResizedCrop(train.crop_scale, train.crop_ratio, train.crop_filter)
+    operations = None
+    if train.augment == "trivialaugment":
+        operations = Operations(train.augment)
+    elif train.augment == "randaugment":
+        operations = Operations(train.augment, train.augment_count, train.augment_magnitude)
+    return Augmentation(train.pad or 0, train.pad_mode or "zero", bool(train.flip), train.cutout, resized, operations)
 
 
 def _rounded(pixels: float) -> int:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixcli.data import augment
-from mixcli.data.augment import Augmentation
+from mixcli.data import augment, operations, resized
+from mixcli.data.augment import Augmentation, Draw
 from mixcli.sampling import Random
 
 
@@ -53,12 +53,21 @@ class Resident:
         random  keyed by the step, on the same device; nothing here waits for the device
         """
         draw = self.augmentation.draw(len(rows), self.size, degree, random)
-        images = augment.crop(self._padded, rows, draw.top, draw.left, self.size)
+        images = self._cropped(rows, draw)
         if draw.mirror is not None:
             images = augment.mirrored(images, draw.mirror)
+        for turn in draw.turns:
+            images = operations.applied(images, turn)
         if draw.side > 0:
             images = augment.cut(images, draw.row, draw.column, draw.side)
         return augment.normalised(images, self._mean, self._std)
+
+    def _cropped(self, rows: Tensor, draw: Draw) -> Tensor:
+        """(B, C, H, W) uint8: the part of each image that is seen, at the image's size."""
+        windows = self.augmentation.resized
+        if draw.window is None or windows is None:
+            return augment.crop(self._padded, rows, draw.top, draw.left, self.size)
+        return resized.crop(self._padded.index_select(0, rows), draw.window, windows.filter)
 
     def clean(self, start: int, stop: int) -> Tensor:
         """The images start .. stop - 1 as they are, normalised: (B, C, H, W) float32; for evaluation."""

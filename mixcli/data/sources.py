@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mixcli.data import cifar, folders, npz, svhn
+from mixcli.data import cifar, folders, layouts, npz, svhn
+from mixcli.data.folders import Drawn, Files, Listing
 from mixcli.errors import UserError, nearest
-from mixcli.settings import DATASETS, Facts, Train
+from mixcli.settings import DATASETS, MEDMNIST, Facts, Train, stored_side
 
 if TYPE_CHECKING:
     from mixcli.sampling import Random
@@ -41,12 +42,28 @@ SVHN = Facts("svhn", images=73_257, test_images=26_032, classes=10, channels=3, 
 KNOWN = CIFAR | {
     "svhn": SVHN,
     TINY_IMAGENET: Facts(TINY_IMAGENET, images=100_000, test_images=10_000, classes=200, channels=3, size=(64, 64)),
-}
-FOLDERS = {TINY_IMAGENET: "tiny-imagenet-200", "svhn": svhn.FOLDER} | {
-    name: layout.folder for name, layout in cifar.LAYOUTS.items()
-}
+    "mini-imagenet": Facts("mini-imagenet", images=48_000, test_images=12_000, classes=100, channels=3, size=(84, 84)),
+    "food-101": Facts("food-101", images=75_750, test_images=25_250, classes=101, channels=3, size=(224, 224)),
+    "oxford-iiit-pet": Facts("oxford-iiit-pet", images=3_680, test_images=3_669, classes=37, channels=3,
+                             size=(224, 224)),
+    "caltech-256": Facts("caltech-256", images=15_420, test_images=5_140, classes=257, channels=3, size=(224, 224)),
+    "eurosat": Facts("eurosat", images=21_600, test_images=5_400, classes=10, channels=3, size=(64, 64)),
+} | {
+    name: Facts(name, images, test_images, classes, channels, size=(28, 28))
+    for name, (images, test_images, classes, channels, _) in MEDMNIST.items()
+}  # fmt: skip
+# Below the data directory, the first that is there. Archives unpack into these, or torchvision leaves them there.
+FOLDERS: dict[str, tuple[str, ...]] = {
+    TINY_IMAGENET: ("tiny-imagenet-200",),
+    "svhn": (svhn.FOLDER,),
+    "food-101": ("food-101",),
+    "oxford-iiit-pet": ("oxford-iiit-pet",),
+    "caltech-256": ("256_ObjectCategories", "caltech256/256_ObjectCategories", "caltech-256"),
+    "mini-imagenet": ("mini-imagenet",),
+    "eurosat": ("eurosat/2750", "EuroSAT_RGB", "eurosat"),
+} | {name: (layout.folder,) for name, layout in cifar.LAYOUTS.items()}
 # Mean and deviation of training pixels in [0, 1], as published. OpenMixup's are CIFAR-10's on every set, and its
-# deviation is not the per-pixel one. Tiny-ImageNet is used with ImageNet's.
+# deviation is not the per-pixel one. The larger sets are used with ImageNet's, mini-ImageNet with 0.5.
 SHARED = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "openmixup": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
@@ -54,7 +71,8 @@ SHARED = {
 OWN = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    TINY_IMAGENET: SHARED["imagenet"],
+    **dict.fromkeys((TINY_IMAGENET, "food-101", "oxford-iiit-pet", "caltech-256"), SHARED["imagenet"]),
+    "mini-imagenet": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
 
 
@@ -87,6 +105,7 @@ class Source:
     train       after validation, subset and label noise; `digest` is the sha256 of its pixels and labels
     mean, std   per channel, of pixels in [0, 1]
     unlabelled  training images for a method that learns without labels; theirs are all HIDDEN
+    mislabelled  (n,) rows of the training images whose label was made wrong; None where none was
     """
 
     name: str
@@ -99,11 +118,12 @@ class Source:
     std: tuple[float, ...]
     digest: str
     unlabelled: Split | None = None
+    mislabelled: np.ndarray | None = None
 
 
 def look(train: Train) -> Facts:
     """What headers, labels and sums tell of the data set. Raises UserError where it is absent, damaged or unfit."""
-    path = _locate(train)
+    path = locate(train)
     if path is None:
         facts = DIGITS
     elif path.is_dir() and train.dataset in CIFAR:
@@ -113,8 +133,12 @@ def look(train: Train) -> Facts:
         svhn.verify(path)
         facts = SVHN
     else:
-        facts = _folder_facts(path) if path.is_dir() else _npz_facts(path)
-        _refuse_other_set(train.dataset, path, facts)
+        facts = _folder_facts(_listed(path, train)) if path.is_dir() else _npz_facts(path)
+        _refuse_other_set(train, path, facts)
+    side = stored_side(train)
+    if side is not None and facts.size != (side, side):
+        problem = f"{facts.size[1]}x{facts.size[0]} images in arrays stay as they are; only image files are resized"
+        raise UserError("config", "resize", problem, got=side)
     if facts.channels == 1 and train.normalise in SHARED:
         raise UserError("config", "normalise", f"{train.normalise} has constants for colour images, this set is grey",
                         got=train.normalise, expected="own or half")  # fmt: skip
@@ -143,10 +167,13 @@ def load(train: Train, unlabelled: Literal["rest", "all"] | None = None) -> Sour
         beside = kept.take(~chosen) if unlabelled == "rest" else beside
         kept = kept.take(chosen)
         _refuse_unbalanced(kept, train.labels, classes)
+    given = kept.labels
     if train.label_noise > 0:
         kept = _mislabel(kept, train, len(classes), Random(train.split_seed, "label-noise"))
+    wrong = np.flatnonzero(kept.labels != given)
     beside = None if beside is None else replace(beside, labels=np.full(len(beside), HIDDEN))
-    return Source(train.dataset, facts, classes, kept, val, test, mean, std, digest(kept), beside)
+    return Source(train.dataset, facts, classes, kept, val, test, mean, std, digest(kept), beside,
+                  wrong if len(wrong) else None)  # fmt: skip
 
 
 def load_test(train: Train) -> tuple[Facts, tuple[str, ...], Split]:
@@ -155,7 +182,7 @@ def load_test(train: Train) -> tuple[Facts, tuple[str, ...], Split]:
     return facts, parts.classes, parts.test()
 
 
-def _locate(train: Train) -> Path | None:
+def locate(train: Train) -> Path | None:
     """The file or the folder of the data set; None for what comes with scikit-learn."""
     name = train.dataset
     if name == "digits":
@@ -163,7 +190,7 @@ def _locate(train: Train) -> Path | None:
     if name.endswith(".npz"):
         places = [Path(name)]
     elif name in KNOWN:
-        places = [Path(train.data_dir, FOLDERS[name]), Path(train.data_dir, f"{name}.npz")]
+        places = [Path(train.data_dir, place) for place in (*FOLDERS.get(name, ()), f"{name}.npz")]
     elif Path(name).is_dir() or "/" in name:
         places = [Path(name)]
     else:
@@ -172,8 +199,9 @@ def _locate(train: Train) -> Path | None:
     for place in places:
         if place.is_file() if place.suffix == ".npz" else place.is_dir():
             return place
-    hint = "Put it there, or name its folder with --data-dir" if name in KNOWN else ""
-    raise UserError("data_missing", name, f"not found as {' or '.join(map(str, places))}", hint=hint)
+    hint = f"mixcli data fetch {name}, or name its folder with --data-dir" if name in KNOWN else ""
+    told = f"not found as {' or '.join(map(str, places))}" if name in KNOWN else "not found"
+    raise UserError("data_missing", name, told, hint=hint)
 
 
 def _npz_facts(path: Path) -> Facts:
@@ -185,20 +213,27 @@ def _npz_facts(path: Path) -> Facts:
     return Facts(identity, train, test, len(found.classes), channels, (height, width))
 
 
-def _folder_facts(path: Path) -> Facts:
-    found = folders.listed(path)
+def _listed(path: Path, train: Train) -> Listing:
+    return folders.listed(path, layouts.reader(train.dataset, path), stored_side(train))
+
+
+def _folder_facts(found: Listing) -> Facts:
     height, width, channels = found.size
-    return Facts(found.identity, len(found.train.names), len(found.test.names), len(found.classes), channels,
-                 (height, width))  # fmt: skip
+    train, test = len(found.train.names), found.test
+    tested = round(test.share * train) if isinstance(test, Drawn) else len(test.names)
+    train -= tested if isinstance(test, Drawn) else 0
+    return Facts(found.identity, train, tested, len(found.classes), channels, (height, width))
 
 
-def _refuse_other_set(name: str, path: Path, facts: Facts) -> None:
+def _refuse_other_set(train: Train, path: Path, facts: Facts) -> None:
     """What goes by a known name has that set's classes and image size; it may hold fewer images."""
-    if name not in KNOWN:
+    if train.dataset not in KNOWN:
         return
-    got, expected = (f"{f.classes} classes of {f.size[0]}x{f.size[1]}x{f.channels}" for f in (facts, KNOWN[name]))
+    known = KNOWN[train.dataset]
+    known = known if stored_side(train) is None else replace(known, size=facts.size)
+    got, expected = (f"{f.classes} classes of {f.size[0]}x{f.size[1]}x{f.channels}" for f in (facts, known))
     if got != expected:
-        npz.refuse(path, "", f"not {name}", got, expected)
+        npz.refuse(path, "", f"not {train.dataset}", got, expected)
 
 
 @dataclass(frozen=True)
@@ -214,7 +249,7 @@ def _opened(train: Train) -> Parts:
     """The parts of the data set; `split_seed` splits what has no published split."""
     from mixcli.sampling import Random
 
-    path, name = _locate(train), train.dataset
+    path, name = locate(train), train.dataset
     if path is None:
         whole, test = _digits(Random(train.split_seed, "test"))
         return Parts(tuple(str(digit) for digit in range(10)), lambda: whole, lambda: test)
@@ -225,12 +260,25 @@ def _opened(train: Train) -> Parts:
     elif path.is_dir() and name == "svhn":
         classes, reads = svhn.CLASSES, [partial(_split, svhn.part, path, file) for file in (svhn.TRAIN, svhn.TEST)]
     elif path.is_dir():
-        found = folders.listed(path)
-        classes, reads = found.classes, [partial(_split, folders.part, found, f) for f in (found.train, found.test)]
+        found = _listed(path, train)
+        classes, reads = found.classes, [partial(_split, folders.part, found, files) for files in _divided(found)]
     else:
         held = npz.contents(path)
         classes, reads = held.classes, [partial(_split, npz.part, path, held, part) for part in (0, 1)]
     return Parts(classes, *reads)
+
+
+def _divided(found: Listing) -> tuple[Files, Files]:
+    """The training and the test files; a drawn split is the same for every run."""
+    from mixcli.sampling import Random
+
+    if isinstance(found.test, Files):
+        return found.train, found.test
+    names, labels = np.array(found.train.names), found.train.labels
+    held = shares(np.bincount(labels), round(found.test.share * len(labels)))
+    test = rank(labels, Random(found.test.seed, "test")) < held[labels]
+    train, tested = (Files(tuple(names[rows].tolist()), labels[rows]) for rows in (~test, test))
+    return train, tested
 
 
 def _split(read: Callable[..., tuple[np.ndarray, np.ndarray]], *of: object) -> Split:

@@ -7,10 +7,8 @@ decay still move weights); the host reads it every `READ_EVERY` steps, at the en
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 READ_EVERY = 50
@@ -23,9 +21,11 @@ class Guard:
         self.bad = torch.full((), -1, device=device)  # its number, or -1
         self.what = "loss or gradient"
 
-    def watch(self, step: int, total: Tensor, parameters: Iterable[nn.Parameter], optimizer: Optimizer) -> bool:
-        """Looks at a step's loss and gradients before the update; true if the flag should be read now."""
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    def watch(self, step: int, total: Tensor, norm: Tensor, optimizer: Optimizer) -> bool:
+        """Looks at a step's loss and the norm of its gradient before the update; true if the flag should be read now.
+
+        Of several batches it is given the mean, which is finite only if each of them is.
+        """
         finite = total.detach().isfinite() & norm.isfinite()
         self.bad = torch.where((self.bad < 0) & ~finite, step, self.bad)
         if total.device.type == "cpu":

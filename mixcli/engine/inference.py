@@ -12,7 +12,8 @@ from mixcli import options
 from mixcli.data.resident import Resident
 from mixcli.engine import checkpoint
 from mixcli.engine.device import Machine, prepare
-from mixcli.nets.staged import StagedNet, build
+from mixcli.nets.building import of_run
+from mixcli.nets.staged import StagedNet
 from mixcli.sampling import Random
 from mixcli.settings import Train
 
@@ -22,10 +23,12 @@ class Evaluation:
     """Counts of one pass, equal for any batch size.
 
     correct  (N,) bool on the host, in the order of the split
+    labels   (N,) int64 on the host
     nll      mean negative log-likelihood in nats
     """
 
     correct: Tensor
+    labels: Tensor
     nll: float
 
     @property
@@ -33,8 +36,16 @@ class Evaluation:
         """Share of images whose most probable class is theirs, 0 to 1."""
         return float(self.correct.double().mean())
 
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean over the classes that have images of the share that is right, 0 to 1: each class counts alike."""
+        images = torch.bincount(self.labels).double()
+        right = torch.bincount(self.labels, self.correct.double())
+        return float((right / images)[images > 0].mean())
+
     def row(self) -> dict[str, float | int]:
-        return {"accuracy": self.accuracy, "nll": self.nll, "images": len(self.correct)}
+        return {"accuracy": self.accuracy, "balanced_accuracy": self.balanced_accuracy, "nll": self.nll,
+                "images": len(self.correct)}  # fmt: skip
 
 
 def restore(path: Path, device: str = "auto") -> tuple[Train, Machine, StagedNet]:
@@ -43,11 +54,10 @@ def restore(path: Path, device: str = "auto") -> tuple[Train, Machine, StagedNet
     Raises UserError for a file that is missing, damaged or not a checkpoint, or a device that is not there.
     """
     content = checkpoint.load(path)
-    settings = options.from_flat({**content["settings"], "device": device})
+    settings = options.from_flat({**content["settings"], "device": device}, str(path), trusted=False)
     machine, classes = prepare(settings), len(content["data"]["classes"])
-    assert settings.net is not None
-    data, whitened = content["data"], tuple(content["data"]["size"]) if settings.zca else None
-    net = build(settings.net, data["channels"], classes, settings.width, Random(settings.seed, "init"), whitened)
+    data, init = content["data"], Random(settings.seed, "init")
+    net = of_run(settings, data["channels"], classes, tuple(data["size"]), init)
     weights = content["net"]
     if content["ema"] is not None:
         weights = {key.removeprefix("module."): v for key, v in content["ema"].items() if key != "n_averaged"}
@@ -69,4 +79,4 @@ def evaluate(net: StagedNet, data: Resident, machine: Machine, batch: int = 512)
         correct.append(logits.argmax(1) == target)
         nll += torch.nn.functional.cross_entropy(logits.double(), target, reduction="sum")
     net.train(training)
-    return Evaluation(torch.cat(correct).cpu(), float(nll) / len(labels))
+    return Evaluation(torch.cat(correct).cpu(), labels.cpu(), float(nll) / len(labels))

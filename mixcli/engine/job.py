@@ -7,20 +7,25 @@ and lets the loop write the rest. An error that ends a recorded job is written d
 
 from __future__ import annotations
 
+import glob
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from mixcli import options, runs, settings
+from mixcli.engine import timing
 from mixcli.engine.stopping import Stop
 from mixcli.errors import STOPPED, UserError, unexpected
 from mixcli.files import write_atomic
 from mixcli.options import Gathered
 from mixcli.runs import Run
 from mixcli.settings import Facts, Train
+
+if TYPE_CHECKING:
+    from mixcli.engine.training import Training
 
 BUSY = "run_locked"  # the kind of error of a run that another process holds
 
@@ -69,7 +74,22 @@ def new(gathered: Gathered, resume: bool = False) -> Job:
     """The run that the settings name. Reads what is known of the data; makes nothing."""
     runs.check_root(Path(gathered.train.runs))
     completed, facts = complete(gathered)
-    return Job(gathered, completed, facts, located(completed, facts), resume=resume)
+    run = located(completed, facts)
+    if resume and run.state == "absent":
+        _refuse_other_code(completed, run)
+    return Job(gathered, completed, facts, run, resume=resume)
+
+
+def _refuse_other_code(completed: Train, run: Run) -> None:
+    """Raises UserError where what is to go on is an unfinished run of a file that has changed since."""
+    for path in sorted(run.folder.parent.glob(f"{glob.escape(run.folder.name[:-12])}*/settings.toml")):
+        recorded: dict[str, Any] = {}
+        with suppress(UserError):  # a damaged file is another's concern
+            recorded = options.read_toml(path)
+        error = options.other_code(completed, recorded) if recorded else None
+        if error is not None and Run(path.parent).state == "unfinished":
+            error.subject = f"{path.parent} {error.subject}"
+            raise error
 
 
 def named(text: str, typed: Mapping[str, Any], environ: Mapping[str, str], warn: Callable[[Gathered], None]) -> Job:
@@ -134,9 +154,13 @@ def checked(job: Job) -> Job:
 # ----------------------------------------------------------------------------------------------------- what it would do
 
 
-def plan(job: Job, reporter: Reporter) -> dict[str, Any]:
-    """What would be started; all that `train` refuses before its first step is refused here too."""
-    check(job, reporter)
+def plan(job: Job, reporter: Reporter, measure: bool = False) -> dict[str, Any]:
+    """What would be started; all that `train` refuses before its first step is refused here too.
+
+    measure  also make some steps of it, to tell the minutes of all; raises UserError where one is not finite
+    """
+    ready = check(job, reporter)
+    pace = _engine(job, lambda _: timing.pace(ready, timing.PATIENCE)) if measure else None
     images, batch, epochs = settings.training_images(job.settings, job.facts), job.settings.batch, job.settings.epochs
     beside, steps = settings.unlabelled_images(job.settings, job.facts), settings.epoch_steps(job.settings, job.facts)
     assert batch is not None and epochs is not None
@@ -146,13 +170,16 @@ def plan(job: Job, reporter: Reporter) -> dict[str, Any]:
         "resume_from": str(job.source) if job.source else None, "parent": job.run.parent,
         "dataset": job.settings.dataset, "images": images, "test_images": job.facts.test_images,
         "classes": job.facts.classes, "batch": batch, **(unlabelled if beside else {}), "steps_per_epoch": steps,
-        "epochs": epochs, "steps": steps * epochs, "settings": options.flat(job.settings),
+        "epochs": epochs, "steps": steps * epochs,
+        **({} if pace is None else {"minutes": pace.seconds * steps * epochs / 60, "seconds_per_step": pace.seconds,
+                                    "measured_steps": pace.steps}),
+        "settings": options.flat(job.settings),
     }  # fmt: skip
 
 
-def check(job: Job, reporter: Reporter) -> None:
-    """Raises UserError for whatever would stop the job before its first step; writes nothing."""
-    _engine(job, lambda training: training.ready(job.settings, job.run, reporter, Stop()))
+def check(job: Job, reporter: Reporter) -> Training:
+    """The run about to make its first step. Raises UserError for whatever would stop it there; writes nothing."""
+    return _engine(job, lambda training: training.ready(job.settings, job.run, reporter, Stop()))
 
 
 # ------------------------------------------------------------------------------------------------------------- training

@@ -1,4 +1,7 @@
-"""schedule.py: the learning rate as a function of the step alone, so a resumed run cannot lose its place."""
+"""schedule.py: the learning rate as a function of the step alone, so a resumed run cannot lose its place.
+
+A step is an update, however many batches its gradient is the mean of; the rate is not scaled by their number.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,16 @@ def factor(settings: Train, steps: int) -> Callable[[int], float]:
     step       `step_factor` every `step_every` epochs (SynerMix)
     one-cycle  cosine up over the first 30 % of all steps and down over the rest (L. Smith, N. Topin 2017, arXiv
     1708.07120)
+
+    Over the first `warmup` epochs it is multiplied by 1/W, 2/W, ..., 1, with W their steps: constant, step and cosine
+    keep their places, and the peak is lower where they fall meanwhile. One-cycle has a rise of its own and takes none.
     """
+    scheduled, warm = _scheduled(settings, steps), round(settings.warmup * steps)
+    return scheduled if warm == 0 else lambda step: scheduled(step) * min(1.0, (step + 1) / warm)
+
+
+def _scheduled(settings: Train, steps: int) -> Callable[[int], float]:
+    """The same without the warm-up."""
     epochs = settings.epochs or 1
     if settings.schedule == "constant":
         return lambda step: 1.0

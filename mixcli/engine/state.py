@@ -1,11 +1,15 @@
 """state.py: what an update moves: weights, their average, optimizer, schedule, the step's number, the sums for the log.
 
+A step is one update: with `accumulate` its gradient is the mean over several batches, and the schedule, the average and
+the step's number move once for all of them.
+
 Nothing random is here: draws are keyed by the step's number, so this is all that a resumed run needs.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +26,10 @@ from mixcli.settings import Train
 
 @dataclass
 class Progress:
-    """Sums over the steps of the running epoch, on the device; saved too, so that a resumed log line is exact."""
+    """Sums over the batches of the running epoch, on the device; saved too, so that a resumed log line is exact.
+
+    steps  how many batches were added
+    """
 
     names: list[str] = field(default_factory=list)
     sums: Tensor | None = None
@@ -30,12 +37,11 @@ class Progress:
     images: int = 0
     seconds: float = 0.0
 
-    def add(self, losses: Losses, images: int) -> None:
+    def add(self, losses: Losses) -> None:
         values = torch.stack([value.double() for value in losses.parts.values()])
         self.names = list(losses.parts)
         self.sums = values if self.sums is None else self.sums + values
         self.steps += 1
-        self.images += images
 
     def means(self) -> dict[str, float]:
         if self.sums is None:
@@ -50,6 +56,11 @@ def optimizer(net: StagedNet, settings: Train, fused: bool) -> torch.optim.Optim
         return torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=decay, fused=fused)
     return torch.optim.SGD(net.parameters(), lr=lr, momentum=settings.momentum, nesterov=settings.nesterov,
                            weight_decay=decay, fused=fused)  # fmt: skip
+
+
+def mean_total(losses: Sequence[Losses]) -> Tensor:
+    """() the loss of a step: the mean over its batches, each of one weight, without its graph."""
+    return torch.stack([batch.total.detach() for batch in losses]).mean()
 
 
 EARLY = 20  # the first twentieth of the steps
@@ -67,6 +78,7 @@ class State:
         self.average, self.decay = average, settings.ema or 0.0
         self.ema = AveragedModel(net, use_buffers=True).requires_grad_(False) if self.decay else None
         self.optimizer = optimizer(net, settings, fused=machine.device.type == "cuda")
+        self.clip = settings.clip
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, schedule.factor(settings, steps))
         self.step = 0
         self.progress = Progress()
@@ -91,14 +103,26 @@ class State:
         """The learning rate of the update that follows `step` others."""
         return float(self.scheduler.base_lrs[0]) * self.scheduler.lr_lambdas[0](step)
 
-    def update(self, losses: Losses, images: int) -> None:
-        """One step of the optimizer with the gradients at hand, and all that follows it."""
+    def gradient_norm(self) -> Tensor:
+        """() of all gradients together, on the device."""
+        return torch.nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None])
+
+    def update(self, losses: Sequence[Losses], images: int, norm: Tensor) -> None:
+        """One step of the optimizer with the gradients at hand, and all that follows it.
+
+        losses  of the batches whose gradients were averaged
+        norm    of the gradients before they are clipped
+        """
+        if self.clip:
+            torch.nn.utils.clip_grads_with_norm_(self.net.parameters(), self.clip, norm)
         self.optimizer.step()
         self.scheduler.step()
         self._average()
-        self.progress.add(losses, images)
+        for batch in losses:
+            self.progress.add(batch)
+        self.progress.images += images
         if self.step < len(self.early):
-            self.early[self.step] = losses.total.detach()
+            self.early[self.step] = mean_total(losses)
         self.step += 1
 
     def early_spread(self) -> float | None:
@@ -158,11 +182,8 @@ class State:
         if self.ema is not None:
             self.ema.load_state_dict(content["ema"])
         self.optimizer.load_state_dict(content["optimizer"])
-        if (
-            self.step
-            and self.optimizer.defaults.get("momentum", True)
-            and len(self.optimizer.state) < len(list(self.net.parameters()))
-        ):
+        # Weights that have no gradient, as a net of one's own may hold, have no momentum either.
+        if self.step and self.optimizer.defaults.get("momentum", True) and not self.optimizer.state:
             raise ValueError("the optimizer's momentum is missing")
         self.schedule_at(content["scheduler"]["last_epoch"])
         self.progress = Progress(**content["progress"])

@@ -4,6 +4,10 @@ A step is: the images of the order, a plan, a batch, one forward and backward of
 random in it is keyed by the seed and the step's number, so a run resumed between any two steps repeats the
 uninterrupted one bit for bit, and no generator state is ever saved. Sums for the log stay on the device; nothing in a
 step waits for a GPU.
+
+With `accumulate = k` a step is k batches and still one update, by the mean of their gradients. A batch stays what the
+method and BatchNorm see: each has its plan, its supplements and its statistics (running ones move k times a step).
+Steps, not batches, are what schedules, averages, saves, resumes and the guard count, so an epoch has a k-th of them.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,24 +31,34 @@ from mixcli.data.resident import Resident
 from mixcli.engine import bits, checkpoint, device
 from mixcli.engine.device import Machine
 from mixcli.engine.guard import Guard
-from mixcli.engine.inference import evaluate
+from mixcli.engine.inference import Evaluation, evaluate
 from mixcli.engine.learner import Learner
-from mixcli.engine.state import Progress, State
+from mixcli.engine.state import Progress, State, mean_total
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
-from mixcli.mix import Batch, Context, implementation
-from mixcli.nets.staged import build
+from mixcli.mix import Batch, Context, Losses, implementation
+from mixcli.nets.building import of_run
 from mixcli.nets.whitening import whitenings
 from mixcli.runs import Run
 from mixcli.sampling import Random
 from mixcli.settings import Train, epoch_steps, kept_epochs, unlabelled_batch
 
 PIECE = 2048  # images looked at together
+AHEAD, PLANNED = 16, 2**21  # batches whose plans are drawn together, at most; fewer where masks have more pixels
 LAST = 10  # evaluations whose median is reported beside the last one
 
 
 class Reporter(Protocol):
     """What a run tells while it goes on."""
+
+    def note(self, line: str) -> None: ...
+    def warn(self, subject: str, problem: str) -> None: ...
+    def step(self, done: int, total: int) -> None: ...
+    def epoch(self, row: dict[str, Any]) -> None: ...
+
+
+class Silent:
+    """A reporter that tells nothing."""
 
     def note(self, line: str) -> None: ...
     def warn(self, subject: str, problem: str) -> None: ...
@@ -67,7 +82,7 @@ def train(
     begin        called when all is read and nothing is left to be refused, before anything is written
     Raises UserError: diverged, interrupted, terminated, requeue, and whatever data, device and checkpoint raise.
     """
-    training = ready(settings, run, reporter, stop)
+    training = ready(settings, run, reporter, stop, resumed=resume_from is not None)
     with training.machine.session():
         if resume_from is not None:
             training.restore(resume_from)
@@ -76,10 +91,13 @@ def train(
         return training.go()
 
 
-def ready(settings: Train, run: Run, reporter: Reporter, stop: Stop) -> Training:
-    """A run about to make its first step: data read, net built, a first plan drawn; nothing is written."""
-    training = Training(settings, loaded(settings), run, reporter, device.prepare(settings), stop)
-    training.plan(training.order(0).step(0))  # a method that cannot be drawn on this net is refused here
+def ready(settings: Train, run: Run, reporter: Reporter, stop: Stop, resumed: bool = False) -> Training:
+    """A run about to make its first step: data read, net built, a first plan drawn; nothing is written.
+
+    resumed  the weights of a checkpoint come next, so published ones need not be at hand
+    """
+    training = Training(settings, loaded(settings), run, reporter, device.prepare(settings), stop, resumed)
+    training.plan(training.order(0).step(0), 0)  # a method that cannot be drawn on this net is refused here
     for option, effect in settings.method.doubts(training.epochs):
         reporter.warn(options.flag(option), effect)
     return training
@@ -95,8 +113,9 @@ class Training:
     """A run in memory: its data, its method, its Learner, and the State that updates move."""
 
     def __init__(
-        self, settings: Train, source: sources.Source, run: Run, reporter: Reporter, machine: Machine, stop: Stop
-    ):
+        self, settings: Train, source: sources.Source, run: Run, reporter: Reporter, machine: Machine, stop: Stop,
+        resumed: bool = False,
+    ):  # fmt: skip
         assert settings.net and settings.batch and settings.epochs, "settings are completed before they are trained"
         self.settings, self.source, self.run = settings, source, run
         self.reporter, self.machine, self.stop = reporter, machine, stop
@@ -108,8 +127,8 @@ class Training:
         self.total = self.steps * self.epochs
 
         facts = source.facts
-        init, whitened = Random(settings.seed, "init"), facts.size if settings.zca else None
-        net = build(settings.net, facts.channels, facts.classes, settings.width, init, whitened)
+        init = Random(settings.seed, "init")
+        net = of_run(settings, facts.channels, facts.classes, facts.size, init, pretrained=not resumed)
         self.stages = net.sizes(facts.channels, *facts.size)
         smallest = min(self.batch_size, self.unlabelled_size or self.batch_size)
         if smallest * min(h * w for h, w in filter(None, self.stages.values())) < 2:
@@ -120,6 +139,8 @@ class Training:
         self.learner = Learner(net, settings.method, self.state.teacher)
         self.forward = self._compiled() if settings.compile else self.learner
         self.guard = Guard(machine.device)
+        self.ahead = max(1, min(AHEAD, PLANNED // (self.batch_size * facts.size[0] * facts.size[1])))
+        self.plans: dict[int, Any] = {}  # drawn ahead, by the number of their batch
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -158,27 +179,34 @@ class Training:
 
     def _epoch(self, epoch: int) -> None:
         begun = time.perf_counter() - self.state.progress.seconds
-        batches = self.order(epoch)
+        order = self.order(epoch)
         for k in range(self.state.step % self.steps, self.steps):
             self._check_stop()
-            self.step(batches.step(k))
+            self.step(order, k)
             self.state.progress.seconds = time.perf_counter() - begun
             self.reporter.step(self.state.step, self.total)
             if self.settings.save_every and self.state.step % self.settings.save_every == 0 and k + 1 < self.steps:
                 self._save()
         self._close_epoch(epoch + 1)
 
-    def step(self, images: Rows) -> None:
-        """One update. Nothing here waits for a GPU."""
-        plan, batch = self.plan(images), self.batch(images)
-        self._seed_dropout()
+    def step(self, order: Order, k: int) -> None:
+        """The update of step k of an epoch, by the mean of its batches' gradients. Nothing here waits for a GPU."""
+        batches = self.batches(order, k)
+        self.state.optimizer.zero_grad(set_to_none=True)
+        losses = [self._backward(part, images, self.planned(order, k, part)) for part, images in enumerate(batches)]
+        norm = self.state.gradient_norm()
+        if self.guard.watch(self.state.step, mean_total(losses), norm, self.state.optimizer):
+            self._raise_if_diverged()
+        self.state.update(losses, sum(len(images.rows) + len(images.unlabelled) for images in batches), norm)
+
+    def _backward(self, part: int, images: Rows, plan: Any) -> Losses:
+        """Adds the share of one of the step's batches to the gradients."""
+        batch = self.batch(images, part)
+        self._seed_dropout(part)
         with self.machine.autocast():
             losses = self.forward(batch, plan)
-        self.state.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        if self.guard.watch(self.state.step, losses.total, self.state.net.parameters(), self.state.optimizer):
-            self._raise_if_diverged()
-        self.state.update(losses, len(images.rows) + len(images.unlabelled))
+        (losses.total / self.settings.accumulate).backward()
+        return losses
 
     def _close_epoch(self, epoch: int) -> None:
         """Evaluates, logs and saves what the epoch asks for."""
@@ -213,19 +241,37 @@ class Training:
         """The batches of an epoch, counted from 0."""
         beside = self.source.unlabelled
         unlabelled = (0, 0) if beside is None else (len(beside), self.unlabelled_size)
-        random = self._random("order", epoch)
-        return order.epoch(self.source.train.labels, self.batch_size, self.supplement, random, self.steps, unlabelled)
+        random, batches = self._random("order", epoch), self.steps * self.settings.accumulate
+        return order.epoch(self.source.train.labels, self.batch_size, self.supplement, random, batches, unlabelled)
 
-    def plan(self, images: Rows) -> Any:
-        """The method's draws for the step about to be made."""
+    def batches(self, order: Order, step: int) -> list[Rows]:
+        """The batches of a step, counted from 0 in the epoch of `order`."""
+        parts = self.settings.accumulate
+        return [order.step(k) for k in range(step * parts, (step + 1) * parts)]
+
+    def planned(self, order: Order, k: int, part: int = 0) -> Any:
+        """The plan of a batch of step k of an epoch, which is the step about to be made.
+
+        A plan rests on its number alone, so those of some batches after it are drawn with it: between two passes over
+        the images the interpreter is cold, and one after the other they take half the time.
+        """
+        number, place = self._number(part), k * self.settings.accumulate + part
+        if number not in self.plans:
+            ahead = range(place, min(place + self.ahead, len(order)))
+            self.plans = {n: self.plan(order.step(batch), n) for n, batch in enumerate(ahead, start=number)}
+        return self.plans.pop(number)
+
+    def plan(self, images: Rows, number: int) -> Any:
+        """The method's draws for a batch, by its number in the run."""
         labels, facts = self.source.train.labels[images.rows], self.source.facts
+        epoch = number // self.settings.accumulate / self.steps
         context = Context((len(labels), *facts.size), labels, facts.classes, images.added, self.stages,
-                          len(images.unlabelled), self.state.step / self.steps, self.epochs)  # fmt: skip
-        return self.method.plan(self.settings.method, context, self._random("mix", self.state.step))
+                          len(images.unlabelled), epoch, self.epochs)  # fmt: skip
+        return self.method.plan(self.settings.method, context, self._random("mix", number))
 
-    def batch(self, images: Rows) -> Batch:
-        """The images of the step about to be made, in every view that the method needs."""
-        random = self._random("augment", self.state.step)
+    def batch(self, images: Rows, part: int = 0) -> Batch:
+        """The images of a batch of the step about to be made, in every view that the method needs."""
+        random = self._random("augment", self._number(part))
         at, labels = random.carry(images.rows, self.source.train.labels[images.rows])
         seen = self._view(self.data, at, 1.0, random)
         views = {n: self._view(self.data, at, degree, random.child(n)) for n, degree in self.needs.views.items()}
@@ -243,12 +289,16 @@ class Training:
     def _view(self, data: Resident, rows: Tensor, degree: float, random: Random) -> Tensor:
         return data.view(rows, degree, random).contiguous(memory_format=self.layout)
 
-    def _random(self, purpose: str, step: int) -> Random:
-        return Random(self.settings.seed, purpose, step, device=self.machine.device)
+    def _random(self, purpose: str, number: int) -> Random:
+        return Random(self.settings.seed, purpose, number, device=self.machine.device)
 
-    def _seed_dropout(self) -> None:
-        """Dropout alone reads torch's own generator; it is set once per step, so no two passes share a mask."""
-        seed = self._random("model", self.state.step).key & (2**63 - 1)
+    def _number(self, part: int) -> int:
+        """Of a batch, counted through the run: the step's, where that has one batch."""
+        return self.state.step * self.settings.accumulate + part
+
+    def _seed_dropout(self, part: int) -> None:
+        """Dropout alone reads torch's own generator; it is set once per batch, so no two passes share a mask."""
+        seed = self._random("model", self._number(part)).key & (2**63 - 1)
         if self.machine.device.type == "cuda":
             torch.cuda.default_generators[self.machine.device.index].manual_seed(seed)
         else:
@@ -307,9 +357,9 @@ class Training:
         if bad is None:
             return
         epoch, k = divmod(bad, self.steps)
-        images = self.order(epoch).step(k)
+        images = self.batches(self.order(epoch), k)[0]
         self.state.step = bad
-        mix = getattr(self.plan(images), "mix", None)
+        mix = getattr(self.plan(images, self._number(0)), "mix", None)
         ratio = "" if mix is None else f", ratio {float(mix.ratio[0].mean()):.2f}"
         first = ", ".join(str(i) for i in self.source.train.index[images.rows[:4]])
         saved = self.run.checkpoint if self.run.checkpoint.exists() else "none yet"
@@ -381,6 +431,11 @@ class Training:
             return {}
         return {"unlabelled_images": len(self.source.unlabelled), "unlabelled": self.needs.unlabelled.which}
 
+    def _wrong_labels_learnt(self, clean: Evaluation) -> dict[str, float]:
+        """The share of the wrong training labels that the net predicts, where labels were made wrong."""
+        wrong = self.source.mislabelled
+        return {} if wrong is None else {"wrong_labels_learnt": float(clean.correct.numpy()[wrong].mean())}
+
     def _result(self) -> dict[str, Any]:
         """What result.json says: the last epoch's scores, the median of the last ten beside them.
 
@@ -388,8 +443,10 @@ class Training:
         """
         rows = self.run.rows()
         last, scores = rows[-1], [row["test"]["accuracy"] for row in rows if "test" in row]
+        clean = evaluate(self.state.evaluated, self.data, self.machine)
         return {
             "accuracy": scores[-1],
+            "balanced_accuracy": last["test"].get("balanced_accuracy"),  # rows of older versions have none
             "accuracy_median_last10": statistics.median(scores[-LAST:]),
             "evaluations": len(scores[-LAST:]),
             "nll": last["test"]["nll"],
@@ -397,6 +454,7 @@ class Training:
             "split": "test",
             "test_images": last["test"]["images"],
             "test_digest": self.test_digest,
+            "test_class_ratio": _ratio(self.source.test.labels),
             "train_images": len(self.source.train),
             **self._unlabelled_told(),
             "train_digest": self.source.digest,
@@ -411,7 +469,14 @@ class Training:
             "weights": "EMA" if self.state.ema is not None else "plain",
             "precision": self.settings.precision,
             "train": last["train"],
-            "clean_train": evaluate(self.state.evaluated, self.data, self.machine).row(),
+            "clean_train": clean.row(),
+            **self._wrong_labels_learnt(clean),
             **({"val": last["val"]} if "val" in last else {}),
             "checkpoint": str(self.run.checkpoint),
         }
+
+
+def _ratio(labels: np.ndarray) -> float:
+    """Images of the largest class to those of the smallest, of the classes that have any."""
+    sizes = np.bincount(labels)
+    return float(sizes.max() / sizes[sizes > 0].min())

@@ -39,7 +39,7 @@ def draw(settings: FMix, context: Context, random: Random) -> Mix:
 def masks(settings: FMix, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
     """Masks that keep `share` (n,) of the pixels; see `Masks`."""
     n, pixels = len(share), size[0] * size[1]
-    with torch.autocast(random.device.type, enabled=False):  # half-precision FFTs take powers of two only
+    with masked.full_precision(random.device):  # half-precision FFTs take powers of two only
         field = FIELDS[settings.variant](settings, n, size, random)
     exact = share * pixels
     chance = exact % 1 if settings.variant == "paper" else np.where(exact % 1 > 0, 0.5, 0.0)

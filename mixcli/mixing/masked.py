@@ -7,6 +7,7 @@ itself to a mask. It is drawn once per batch or once per image; who is not mixed
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -92,3 +93,9 @@ def outside(rows: np.ndarray, columns: np.ndarray, random: Random) -> Tensor:
     """(n, H) and (n, W), what the partner has of each -> (n, 1, H, W) float32 on the device: 1 - their product."""
     down, across = random.carry(rows.astype(np.float32), columns.astype(np.float32))
     return (down[:, None, :, None] * across[:, None, None, :]).neg_().add_(1)
+
+
+def full_precision(device: torch.device) -> AbstractContextManager:
+    """Autocast, which would make masks and products half-precision ones, is off inside."""
+    kind = device.type
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()

@@ -114,7 +114,7 @@ def _masks(settings: MiAMix, layers: Layers, size: tuple[int, int], random: Rand
     keep = torch.ones((share.size, 1, *size), device=random.device)
     mixings = settings.mixings
     hard = np.array([mixing.name in settings.augmented for mixing in mixings] + [False])  # the last: not used
-    with torch.autocast(random.device.type, enabled=False):
+    with masked.full_precision(random.device):
         for place, mixing in enumerate(mixings):
             slots = np.flatnonzero(method == place)
             if len(slots):

@@ -10,7 +10,6 @@ it at a hidden stage, or under other masks, and both are refused.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,17 +49,12 @@ class Shrunk:
         batch, channels, height, width = partners.shape
         top, left, bottom, right = self.boxes.to(partners.dtype)
         down, across = _tents(top, bottom, height), _tents(left, right, width)
-        with _full_precision(partners.device.type):
+        with masked.full_precision(partners.device):
             narrow = (partners.flatten(1, 2) @ across.mT).view(batch, channels, height, width)
             lines = down @ narrow.transpose(1, 2).flatten(2)  # (B, H, C * W)
         canvas = lines.view(batch, height, channels, width).transpose(1, 2)
         # Weights that sum to 1 but for rounding must not leave the partner's range.
         return canvas.clamp(partners.amin((2, 3), keepdim=True), partners.amax((2, 3), keepdim=True))
-
-
-def _full_precision(device: str) -> AbstractContextManager:
-    """Autocast would make the product a half-precision one."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 def _tents(start: Tensor, stop: Tensor, side: int) -> Tensor:

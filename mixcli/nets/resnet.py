@@ -1,16 +1,23 @@
-"""resnet.py: ResNet-18 and PreAct-ResNet-18 with the CIFAR stem.
+"""resnet.py: ResNet-18 to -101, ResNeXt-50 and PreAct-ResNet-18 with the CIFAR stem.
 
 K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", 2015, arXiv 1512.03385, and "Identity
-Mappings in Deep Residual Networks", 2016, arXiv 1603.05027. CIFAR stem: one 3x3 convolution of stride 1, no
-max-pooling. Stages: stem, layer1 .. layer4. Every stage of the ResNet closes with a ReLU; those of the pre-activation
-net with an addition, its last BatchNorm and ReLU being the neck. Initialisation is torchvision's: He normal, fan out.
+Mappings in Deep Residual Networks", 2016, arXiv 1603.05027; S. Xie, R. Girshick, P. Dollar, Z. Tu, K. He, "Aggregated
+Residual Transformations for Deep Neural Networks", 2016, arXiv 1611.05431. CIFAR stem: one 3x3 convolution of stride 1,
+no max-pooling. Stages: stem, layer1 .. layer4. Every stage of the ResNets closes with a ReLU; those of the
+pre-activation net with an addition, its last BatchNorm and ReLU being the neck. As in torchvision: He normal weights,
+fan out, and a narrowing bottleneck has its stride in the 3x3 convolution, not in the first 1x1 of the paper.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 from torch import Tensor, nn
 
 from mixcli.nets.staged import StagedNet
+
+EXPANSION = 4  # channels of a bottleneck's output over those inside
 
 
 def conv3x3(inside: int, outside: int, stride: int = 1) -> nn.Conv2d:
@@ -52,26 +59,55 @@ class PreActBlock(nn.Module):
         return inner + (x if self.shortcut is None else self.shortcut(active))
 
 
-def resnet18(channels: int, classes: int, width: int = 64) -> StagedNet:
-    """ResNet-18, CIFAR stem: 11,220,132 parameters for three channels and 100 classes."""
+class Bottleneck(nn.Module):
+    """1x1 down, 3x3 in groups, 1x1 up, beside a shortcut, ReLU after the addition.
+
+    outside  channels of the block's output, four times those of a block without groups inside
+    groups   of the 3x3 convolution; ResNeXt has 32, whose channels together are half the block's
+    """
+
+    def __init__(self, inside: int, outside: int, stride: int, groups: int = 1):
+        super().__init__()
+        inner = outside // EXPANSION if groups == 1 else groups * max(1, outside // (2 * groups))
+        self.conv1, self.bn1 = nn.Conv2d(inside, inner, 1, bias=False), nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, padding=1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3, self.bn3 = nn.Conv2d(inner, outside, 1, bias=False), nn.BatchNorm2d(outside)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inside != outside:
+            self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))
+        return self.relu(self.bn3(self.conv3(inner)) + self.shortcut(x))
+
+
+Block = Callable[[int, int, int], nn.Module]  # channels in, channels out, stride
+
+
+def resnet(channels: int, classes: int, width: int = 64, *, counts: Sequence[int], block: Block) -> StagedNet:
+    """A ResNet with the CIFAR stem of `width` channels and four layers of so many blocks."""
     stem = nn.Sequential(conv3x3(channels, width), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
-    return initialise(StagedNet({"stem": stem, **_layers(BasicBlock, width)}, nn.Linear(8 * width, classes)))
+    first = width if block is BasicBlock else EXPANSION * width
+    stages = {"stem": stem, **_layers(block, width, first, counts)}
+    return initialise(StagedNet(stages, nn.Linear(8 * first, classes)))
 
 
 def preact_resnet18(channels: int, classes: int, width: int = 64) -> StagedNet:
     """PreAct-ResNet-18, CIFAR stem."""
     neck = nn.Sequential(nn.BatchNorm2d(8 * width), nn.ReLU(inplace=True))
-    stages: dict[str, nn.Module] = {"stem": conv3x3(channels, width), **_layers(PreActBlock, width)}
-    return initialise(StagedNet(stages, nn.Linear(8 * width, classes), neck))
+    layers = _layers(PreActBlock, width, width, (2, 2, 2, 2))
+    return initialise(StagedNet({"stem": conv3x3(channels, width), **layers}, nn.Linear(8 * width, classes), neck))
 
 
-def _layers(block: type[BasicBlock] | type[PreActBlock], width: int) -> dict[str, nn.Module]:
-    """Four stages of two blocks, each but the first halving the side and doubling the channels."""
+def _layers(block: Block, inside: int, first: int, counts: Sequence[int]) -> dict[str, nn.Module]:
+    """Stages of so many blocks, of `first` channels, each but the first halving the side and doubling the channels."""
     layers: dict[str, nn.Module] = {}
-    inside = width
-    for number, outside in enumerate([width, 2 * width, 4 * width, 8 * width], start=1):
-        first = block(inside, outside, 1 if number == 1 else 2)
-        layers[f"layer{number}"] = nn.Sequential(first, block(outside, outside, 1))
+    for number, count in enumerate(counts, start=1):
+        outside = first * 2 ** (number - 1)
+        opening = block(inside, outside, 1 if number == 1 else 2)
+        layers[f"layer{number}"] = nn.Sequential(opening, *(block(outside, outside, 1) for _ in range(count - 1)))
         inside = outside
     return layers
 
@@ -84,4 +120,11 @@ def initialise(net: StagedNet) -> StagedNet:
     return net
 
 
-BUILDERS = {"resnet18": resnet18, "preact-resnet18": preact_resnet18}
+BUILDERS = {
+    "resnet18": partial(resnet, counts=(2, 2, 2, 2), block=BasicBlock),
+    "resnet34": partial(resnet, counts=(3, 4, 6, 3), block=BasicBlock),
+    "resnet50": partial(resnet, counts=(3, 4, 6, 3), block=Bottleneck),
+    "resnet101": partial(resnet, counts=(3, 4, 23, 3), block=Bottleneck),
+    "resnext50": partial(resnet, counts=(3, 4, 6, 3), block=partial(Bottleneck, groups=32)),
+    "preact-resnet18": preact_resnet18,
+}

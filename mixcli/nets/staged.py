@@ -6,24 +6,22 @@ are silently ignored, and a mixed tensor that a hook forgets to return is never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 
 import torch
 from torch import Tensor, nn
 
-from mixcli.errors import UserError, nearest
-from mixcli.nets.whitening import Whitening
-from mixcli.sampling import Random
-from mixcli.settings import NETS
+from mixcli.errors import UserError
 
 
 class StagedNet(nn.Module):
-    """A network of named stages in depth order, then pooling, then a linear head.
+    """A network of named stages in depth order, then a neck, then a linear head.
 
-    stages  name -> module; the output of a stage is what hidden mixing and probes see
-    neck    what stands between the last stage and pooling (the closing BatchNorm and ReLU of a pre-activation net)
+    stages  name -> module; the output of a stage is what hidden mixing and probes see: maps (B, C, H, W), which masks
+            can mix, or rows of another shape, such as tokens (B, T, D), which take one weight for each image
+    neck    what stands between the last stage and the head: a closing norm, a layer before the last; pooling where it
+            is none of maps (a class token), for maps (B, D, H, W) that the neck puts out are averaged over space
     head    the linear layer: (B, D) pooled features -> (B, N) logits
     """
 
@@ -47,7 +45,10 @@ class StagedNet(nn.Module):
             raise ValueError(f"stage {start} lies beyond {stop}")
         for name in names[first:last]:
             x = self.stages[name](x)
-        return x if stop is not None else self.neck(x).mean(dim=(2, 3))
+        if stop is not None:
+            return x
+        x = self.neck(x)
+        return x.mean(dim=(2, 3)) if x.ndim == 4 else x
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) images -> (B, N) logits."""
@@ -80,7 +81,7 @@ class StagedNet(nn.Module):
     def sizes(self, channels: int, height: int, width: int) -> dict[str, tuple[int, int] | None]:
         """(H, W) of every stage's output for images of this shape, `input` included, from shapes alone.
 
-        Raises UserError for images that are too small.
+        Raises UserError for images that do not fit, with torch's reason.
         """
         with torch.device("meta"), torch.no_grad():
             x = torch.empty(2, channels, height, width)
@@ -88,8 +89,9 @@ class StagedNet(nn.Module):
             for name, stage in self.stages.items():
                 try:
                     x = torch.func.functional_call(stage, _on_meta(stage), (x,))
-                except RuntimeError as error:
-                    problem = f"images of {height}x{width} pixels are too small for it"
+                except (RuntimeError, AssertionError) as error:
+                    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+                    problem = f"images of {height}x{width} pixels do not fit it ({reason})"
                     raise UserError("config", "net", problem) from error
                 found[name] = (x.shape[2], x.shape[3]) if x.ndim == 4 else None
         return found
@@ -99,29 +101,3 @@ def _on_meta(module: nn.Module) -> dict[str, Tensor]:
     """Shapes of a module's parameters and buffers, without their values."""
     tensors = [*module.named_parameters(), *module.named_buffers()]
     return {name: torch.empty_like(value, device="meta") for name, value in tensors}
-
-
-def build(
-    name: str,
-    channels: int,
-    classes: int,
-    width: int | None,
-    random: Random,
-    whitened: tuple[int, int] | None = None,
-) -> StagedNet:
-    """The named net, its weights drawn from `random` alone: the global generator is left as it was.
-
-    width     channels of the first stage; None for the net's own
-    whitened  (H, W) of the images, whose ZCA, not fitted yet, opens the first stage; None for none
-    Raises UserError for an unknown name.
-    """
-    if name not in NETS:
-        raise UserError("usage", "--net", "unknown", got=name, hint=nearest(name, NETS))
-    make: Callable[..., StagedNet] = import_module(NETS[name][0]).BUILDERS[name]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(random.key & (2**63 - 1))
-        net = make(channels, classes, **({} if width is None else {"width": width}))
-    if whitened is not None:
-        first = next(iter(net.stages))
-        net.stages[first] = nn.Sequential(Whitening((channels, *whitened)), net.stages[first])
-    return net

@@ -23,8 +23,9 @@ from mixcli.report import plots
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins with one of these
 TIMES = ("seconds", "seconds_per_step")
 NONE = "–"
+UNEVEN = 1.1  # images of the largest class to those of the smallest, above which balanced accuracy is shown too
 LONG = 400  # characters of a cell
-ACROSS = 8  # columns of a table of follow-ups: more do not fit a terminal
+ACROSS, LINE, COLUMN = 8, 80, 10  # columns of a table of follow-ups, fewer beside long names; characters of each
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Section:
 
     headings: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+
+    def turned(self) -> Section:
+        """Columns as rows: a terminal is higher than it is wide."""
+        first, *others = zip(self.headings, *self.rows, strict=True)
+        return Section(first, tuple(others))
 
 
 @dataclass(frozen=True)
@@ -80,21 +86,22 @@ def sections(report: Any) -> Iterator[Section]:
         yield _differences("comparisons" if report.plan.post_hoc else "planned comparisons", planned, "Holm p")
     if others:
         yield _differences("exploratory, unadjusted", others, "p")
-    for title, columns in _grouped(report.columns):
+    longest = max((len(row.arm) for row in report.rows), default=0)
+    for title, columns in _grouped(report.columns, max(3, min(ACROSS, (LINE - longest) // COLUMN))):
         rows = tuple((row.arm, *(_short(row.columns[name]) for name in columns)) for row in report.rows)
         yield Section((title, *columns.values()), rows)
     yield from (detail.section for detail in report.details)
 
 
-def _grouped(columns: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, str]]]:
+def _grouped(columns: Mapping[str, str], across: int) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Follow-up columns by table: a number that is taken at several sites has one of its own, a column per site."""
     groups: dict[str, dict[str, str]] = {}
     for name, heading in columns.items():
         number, _, site = heading.rpartition(" ") if name.count(".") == 2 else ("", "", heading)
         groups.setdefault(f"{number} (means)" if number else "follow-up (means)", {})[name] = site
     for title, found in groups.items():
-        for start in range(0, len(found), ACROSS):
-            yield title, dict(list(found.items())[start : start + ACROSS])
+        for start in range(0, len(found), across):
+            yield title, dict(list(found.items())[start : start + across])
 
 
 def _arms(report: Any, versus: Mapping[str, Mapping[str, Any]]) -> Section:

@@ -1,17 +1,28 @@
 """progress.py: what a run tells while it goes on: notes, warnings, and a bar on a terminal or else a line per epoch.
 
-Everything goes to stderr; a broken stderr never stops the work.
+A transfer of bytes has a bar too, or else a line for every tenth. Everything goes to stderr; a broken stderr never
+stops the work.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, TextIO, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.text import Text
 
 from mixcli.errors import printable
@@ -32,6 +43,7 @@ class Reporter:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._drawn = 0.0
+        self._tenths = 0  # of a transfer, told so far
 
     def note(self, line: str) -> None:
         if not self.quiet:
@@ -58,14 +70,32 @@ class Reporter:
         if self.quiet:
             return
         self._begin()
-        if not self.console.is_terminal or self.console.is_dumb_terminal:
+        if self._on_terminal:
+            self._draw("training", _steps, done, total)
+
+    def transfer(self, name: str, done: int, total: int | None) -> None:
+        """Moves the bar of a file; without a terminal, a line for every tenth of it."""
+        if self.quiet:
             return
+        if self._on_terminal:
+            self._draw(name, _bytes, done, total)
+            if done == total:
+                self.close()
+        elif total and (tenths := 10 * done // total) != self._tenths:
+            self._tenths = tenths
+            self._print(f"{name}  {10 * tenths} %  {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+    @property
+    def _on_terminal(self) -> bool:
+        return self.console.is_terminal and not self.console.is_dumb_terminal
+
+    def _draw(self, what: str, columns: Callable[[], tuple[ProgressColumn, ...]], done: int, total: int | None) -> None:
         if self._bar is None:
-            self._bar = _bar(self.console)
-            self._task = self._bar.add_task("training", total=total)
+            self._bar = _bar(self.console, columns())
+            self._task = self._bar.add_task(what, total=total, completed=done)
             self._bar.start()
         now = time.monotonic()
-        if done >= total or now - self._drawn >= REFRESH:
+        if done == total or now - self._drawn >= REFRESH:
             self._drawn = now
             self._bar.update(self._task, completed=done, total=total, refresh=True)
 
@@ -105,11 +135,19 @@ def _words(row: dict[str, Any], epochs: int | None) -> Iterator[str]:
         yield f"{row['seconds']:.1f} s"
 
 
-def _bar(console: Console) -> Progress:
+def _bar(console: Console, columns: tuple[ProgressColumn, ...]) -> Progress:
     """Drawn by our own calls: no thread of its own that could outlive or fork badly."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("step {task.completed}/{task.total}"),
-               TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     return Progress(*columns, console=console, auto_refresh=False, transient=True)
+
+
+def _steps() -> tuple[ProgressColumn, ...]:
+    return (TextColumn("{task.description}"), BarColumn(), TextColumn("step {task.completed}/{task.total}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+
+
+def _bytes() -> tuple[ProgressColumn, ...]:
+    return (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TextColumn("left"),
+            TimeRemainingColumn())  # fmt: skip
 
 
 class _Unbreakable:

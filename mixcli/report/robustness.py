@@ -71,8 +71,8 @@ def shown(document: Mapping[str, Any]) -> RenderableType:
     lines = [*remarks(summaries), *(f"files: {folder}" for folder in document["folders"])]
     overview, cells, calibration, *others = sections(summaries)
     if len(summaries) == 1:
-        calibration = _turned(calibration)
-    ordered = (_turned(overview), cells, calibration, *others)
+        calibration = calibration.turned()
+    ordered = (overview.turned(), cells, calibration, *others)
     parts = [part for section in ordered for part in (_table(section), Text())]
     return Group(Text(printable(document["told"], limit=2000), style="bold"), Text(), *parts,
                  *(Text(printable(line, limit=2000)) for line in lines))  # fmt: skip
@@ -87,12 +87,6 @@ def _shortened(summaries: Sequence[Summary]) -> list[Summary]:
     if len(full) == 1 or len(set(short)) < len(full):
         return list(summaries)
     return [{**summary, "checkpoint": name} for summary, name in zip(summaries, short, strict=True)]
-
-
-def _turned(section: Section) -> Section:
-    """Columns as rows: a terminal is higher than it is wide."""
-    first, *others = zip(section.headings, *section.rows, strict=True)
-    return Section(first, tuple(others))
 
 
 def _table(section: Section) -> Table:

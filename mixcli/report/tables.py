@@ -6,7 +6,7 @@ as markup.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -44,13 +44,15 @@ def training(result: Mapping[str, Any]) -> RenderableType:
     _row(table, "data", f"{get('dataset')}, {_count(get('train_images'))} training images{beside}{which}")
     _row(table, "net", f"{get('net')}, {_count(get('parameters'))} parameters, {get('precision')}")
     steps = f" ({_count(get('steps'))} steps)" if get("steps") else ""
-    _row(table, "training", f"{get('epochs')} epochs{steps}, seed {get('seed')}, {_seconds(get('seconds'))}")
+    _row(table, "training", f"{_times(get('epochs'), 'epoch')}{steps}, seed {get('seed')}, {_seconds(get('seconds'))}")
     table.add_section()
     images = f"{get('split', 'test')} split, {_count(get('test_images'))} images"
     averaged = ", averaged weights (EMA)" if get("weights") == "EMA" else ""
     _row(table, "accuracy", _percent(get("accuracy")), f"last epoch, {images}{averaged}", "bold green")
     last = get("evaluations", 10)
-    _row(table, "", _percent(get("accuracy_median_last10")), f"median of the last {last} evaluations")
+    _row(table, "", _percent(get("accuracy_median_last10")), f"median of the last {_times(last, 'evaluation')}")
+    if (get("test_class_ratio") or 1) > export.UNEVEN:
+        _row(table, "", _percent(get("balanced_accuracy")), "balanced: mean of the classes' own accuracies, last epoch")
     _row(table, "nll", _number(get("nll")), "nats per image, last epoch")
     if "val" in result:
         val = result["val"]
@@ -75,17 +77,63 @@ def plan(document: Mapping[str, Any], toml: str) -> RenderableType:
         if document.get(key) is not None:
             value = document[key]
             _row(table, key.replace("_", " "), _count(value) if isinstance(value, int) else str(value))
+    if document.get("minutes") is not None:
+        each, measured = 1000 * document["seconds_per_step"], document["measured_steps"]
+        told = f"{each:.3g} ms a step, mean of {measured} on this machine; evaluations come on top"
+        _row(table, "time here", _seconds(60 * document["minutes"]), told)
     return Group(table, Text(printable_block(toml)))
 
 
-def listing(title: str, rows: Mapping[str, str]) -> RenderableType:
-    """Names, each with what it is."""
+def listing(title: str, rows: Mapping[str, str], here: Mapping[str, Any] | None = None) -> RenderableType:
+    """Names, each with what it is, and with the time that a run of it takes here, where that was measured."""
     table = Table(title=Text(title, style="bold"), title_justify="left", box=None, show_header=False, pad_edge=False)
     table.add_column(style="cyan", no_wrap=True, min_width=18)
+    if here is not None:
+        table.add_column(justify="right", no_wrap=True)
     table.add_column()
     for name, summary in rows.items():
-        table.add_row(_text(name), _text(summary))
-    return Group(table, Text())
+        taken = [] if here is None else [_text(_taken(here["methods"].get(name)))]
+        table.add_row(_text(name), *taken, _text(summary))
+    if here is None:
+        return Group(table, Text())
+    told = f"of a run by its recipe on {here['dataset']} with {here['net']}, on this machine's {here['device']}"
+    return Group(table, _text(f"times: {told}; by steps measured, evaluations aside", "dim"), Text())
+
+
+def _taken(pace: Mapping[str, Any] | None) -> str:
+    return "–" if pace is None else _seconds(60 * pace["minutes"])
+
+
+STATES = {"fine": ("ok", "green"), "note": ("-", "dim"), "warning": ("!", "yellow"), "broken": ("BROKEN", "bold red")}
+
+
+def findings(document: Mapping[str, Any]) -> RenderableType:
+    """A line for each finding, part by part: its mark, what was seen, what to do."""
+    grid = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    for column in ("part", "name", "state"):
+        grid.add_column(column, no_wrap=True, style="cyan" if column == "name" else "")
+    grid.add_column("told", overflow="fold")
+    before = None
+    for found in _gathered(document["findings"]):
+        mark, style = STATES[found["state"]]
+        told = _text(found["told"])
+        told.append(f". {printable(found['advice'], 300)}" if found["advice"] else "", style="dim")
+        grid.add_row(_text("" if found["part"] == before else found["part"], "bold"), _text(found["name"]),
+                     _text(mark, style), told)  # fmt: skip
+        before = found["part"]
+    return Group(grid, Text("nothing is broken" if document["healthy"] else "", style="green"))
+
+
+def _gathered(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """One line for all data sets that are not here; with --json each has its own."""
+    absent = [one for one in found if one["part"] == "data" and one["state"] == "note"]
+    if len(absent) < 2:
+        return list(found)
+    names = ", ".join(one["name"] for one in absent)
+    line = {**absent[0], "name": "others", "told": f"not found: {names}",
+            "advice": "mixcli data fetch NAME, or name their folder with --data-dir"}  # fmt: skip
+    place = found.index(absent[-1])
+    return [line if at == place else one for at, one in enumerate(found) if at == place or one not in absent]
 
 
 def measured(title: str, document: Mapping[str, Any]) -> RenderableType:
@@ -107,6 +155,17 @@ def rows(title: str, document: Mapping[str, Any], columns: Mapping[str, str]) ->
     for row in found:
         table.add_row(*(_cell(row[key]) for key in shown))
     return Group(table, _text(f"{document['unit']}; {document['environment']['device']}", "dim"))
+
+
+def files(title: str, found: Sequence[Mapping[str, str]]) -> RenderableType:
+    """Files of a data set: each with its state, and what there is to say of it."""
+    table = Table(title=_text(title, "bold"), title_justify="left", box=None, show_header=False, pad_edge=False)
+    table.add_column(overflow="fold")
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
+    for row in found:
+        table.add_row(*(_text(row[key]) for key in ("file", "state", "told")))
+    return table
 
 
 def section(section: export.Section) -> Table:
@@ -188,6 +247,10 @@ def _short(value: float | None) -> str:
 
 def _count(value: int | None) -> str:
     return "–" if value is None else f"{value:_}".replace("_", " ")
+
+
+def _times(value: Any, noun: str) -> str:
+    return f"{value} {noun}{'' if value == 1 else 's'}"
 
 
 def _seconds(value: float | None) -> str:

@@ -434,13 +434,14 @@ def report(design: Design, kept: Kept | None, warn: Warn) -> Report:
             "failed_cells", design.name, "no run is done, so there is nothing to compare", hint="See --status"
         )
     fields = design.fields
+    assert fields.family != "like-for-like"  # by now the pairs themselves
     measured = follow.followed(found, {run.id: run for run in done(design)}, fields.follow)
     planned = {arm.name: list(fields.seeds) for arm in arms}
     planned |= {choice.arm: list(fields.seeds) for choice in design.choices}
     datasets = dict.fromkeys(arm.settings.dataset for arm in arms)
     plan = comparison.Plan(
-        fields.question or design.name, planned, fields.metric, fields.select, fields.test, design.baseline,
-        fields.family, design.contrasts,
+        fields.question or design.name, planned, fields.metric, fields.select, fields.test,
+        None if design.alike else design.baseline, fields.family, design.contrasts,
         sesoi=fields.sesoi, dataset=" and ".join(datasets), images=images.pop() if len(images) == 1 else None,
         post_hoc="" if kept is None else kept.post_hoc, follow=follow.columns(fields.follow, measured.scores),
         told=follow.told(fields.metric, measured.facts),

@@ -10,11 +10,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mixcli import options, runs
+from mixcli.engine import timing
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.runs import Run
@@ -22,7 +22,6 @@ from mixcli.settings import epoch_steps, kept_epochs
 from mixcli.studies.design import Cell, Design
 
 ASSUMED_SD = 0.4  # points, over runs, where nothing was measured: what CIFAR-100 studies report
-WARM_UP, TIMED = 5, 20  # steps that `measure` makes
 CHECKPOINTS = ("run.ckpt", "previous.ckpt", "best.ckpt")  # the files of a run's folder that count
 
 
@@ -54,7 +53,7 @@ class Budget:
         for cell in cells:
             if self.seconds(cell) is not None and self.bytes(cell) is not None:
                 continue
-            note(f"{cell.name}  {TIMED} steps after {WARM_UP} on {device}")
+            note(f"{cell.name}  {timing.TIMED} steps after {timing.WARM_UP} on {device}")
             seconds, size = measured(cell, device)
             self.step.setdefault(_like(cell), seconds)
             self.folder.setdefault(_weighed(options.flat(cell.job.settings)), size)
@@ -120,17 +119,10 @@ def measured(cell: Cell, device: str) -> tuple[float, int]:
     Raises UserError for whatever would stop the cell before its first step.
     """
     from mixcli.engine import checkpoint, training
-    from mixcli.studies.bench.benchmark import wall_of
-    from mixcli.studies.bench.step_cost import Silent, stepping
 
     train = cell.job.settings.model_copy(update={"device": device})
-    made = training.ready(train, cell.job.run, Silent(), Stop())
-    with made.machine.session():
-        clock, steps = wall_of(made.machine.device), stepping(made)
-        list(islice(steps, WARM_UP))
-        begun = clock()
-        list(islice(steps, TIMED))
-        seconds = (clock() - begun) / TIMED
+    made = training.ready(train, cell.job.run, training.Silent(), Stop())
+    seconds = timing.pace(made).seconds
     content = made.content()
     whole = len(checkpoint.serialise(content))
     weights = len(checkpoint.serialise(checkpoint.weights(content)))

@@ -44,7 +44,9 @@ NOT_POINTS = ("test.nll", "val.nll", "epochs_to_90", "early_spread", "seconds", 
 COLUMNS = {  # the follow-up outcomes of every study, by the headings of their table
     "test.top1_median_last10": "median of last 10", "test.nll": "nll", "epochs_to_90": "epochs to 90 %",
     "curve_area": "curve area", "early_spread": "early spread", "gap": "train - test",
+    "wrong_labels_learnt": "wrong labels learnt",
 }  # fmt: skip
+BALANCED = "test.balanced"
 ALIKE = {"dataset": "data set", "epochs": "epochs", "batch": "batch", "per_class": "images per class",
          "val_fraction": "held out", "images_per_step": "images per step"}  # fmt: skip
 FRACTION = 0.01  # by which the images per step may differ: batches are filled up by chance
@@ -198,7 +200,7 @@ def report(
     scored = [one for one in scores if one.values.get(key) is not None]
     reasons = _reasons(scores, key, failed or {})
     unequal = _unequal(plan, scores)
-    columns = COLUMNS | dict(plan.follow)
+    columns = _balanced(key, scores) | COLUMNS | dict(plan.follow)
     columns = {name: told for name, told in columns.items()
                if name != key and (name in produced or name in plan.follow)}  # fmt: skip
     rows = tuple(
@@ -254,6 +256,14 @@ def _row(
                means, missing, unequal.get(arm, ""))  # fmt: skip
 
 
+def _balanced(key: str, scores: Sequence[Score]) -> dict[str, str]:
+    """The accuracy that stands beside the compared one, where classes of different sizes make two of them."""
+    if key == BALANCED:
+        return {"test.top1": "accuracy"}
+    uneven = any((one.facts.get("test_class_ratio") or 1) > export.UNEVEN for one in scores)
+    return {BALANCED: "balanced accuracy"} if uneven else {}
+
+
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known and len(known) == len(values) else None
@@ -296,11 +306,19 @@ def _arm(plan: Plan, row: Row) -> Arm:
 
 
 def _unequal(plan: Plan, scores: Sequence[Score]) -> dict[str, str]:
-    """arm -> in what its runs were treated unlike those of the baseline, or of the first arm."""
+    """arm -> in what its runs were treated unlike those that they are held against."""
     treated = {arm: _treatment([one for one in scores if one.arm == arm]) for arm in plan.arms}
-    reference = treated.get(plan.baseline or next(iter(plan.arms), ""), {})
-    found = {arm: [*_unlike(mine, reference), plan.unequal.get(arm, "")] for arm, mine in treated.items()}
+    against = _held_against(plan)
+    found = {arm: [*_unlike(mine, treated.get(against.get(arm, arm), {})), plan.unequal.get(arm, "")]
+             for arm, mine in treated.items()}  # fmt: skip
     return {arm: ", ".join(filter(None, reasons)) for arm, reasons in found.items() if any(reasons)}
+
+
+def _held_against(plan: Plan) -> dict[str, str]:
+    """arm -> the baseline, or else its own partner where such are planned, or else the first arm."""
+    if plan.baseline is None and not isinstance(plan.family, str):
+        return dict(reversed(plan.family))
+    return dict.fromkeys(plan.arms, plan.baseline or next(iter(plan.arms), ""))
 
 
 def _treatment(scores: Sequence[Score]) -> dict[str, Any]:
@@ -432,8 +450,8 @@ def _folder(name: str, root: Path) -> Path:
 
 def settings_of(run: Run) -> tuple[str, dict[str, Any]]:
     """The label of a run's method, and all that makes its arm: what is in its identity, the seeds aside."""
-    train: Train = options.from_flat(options.read_toml(run.settings), str(run.settings))
-    kept = {k: v for k, v in options.flat(train).items() if options.is_hashed(k) and k not in ("seed", "split_seed")}
+    train: Train = options.from_flat(options.read_toml(run.settings), str(run.settings), trusted=False)
+    kept = {k: v for k, v in options.hashed(train).items() if k not in ("seed", "split_seed")}
     return train.method.label(), kept | ({} if run.parent is None else {"extended": True})
 
 

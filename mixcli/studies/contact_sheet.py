@@ -54,7 +54,7 @@ def sheet(train: Train, images: int) -> Sheet:
     pixels, size = rows[:images], rows.shape[2:]
     mix = _drawn(mixing, train, test.labels[:images], tuple(size), 0)
     own = _own(mix).expand(-1, 1, *size)
-    return Sheet(mixing.label(), pixels, rows[mix.source[1]], own, mix.images(rows), mix.ratio[0])
+    return Sheet(mixing.label(), pixels, rows[mix.source[1]], own, mix.images(rows.clone()), mix.ratio[0])
 
 
 @dataclass(frozen=True)

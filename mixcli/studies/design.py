@@ -34,8 +34,9 @@ NAMED = Path(__file__).parent / "named"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
 ARM = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
 VERSUS_BASELINE = "arms-vs-baseline"
+LIKE_FOR_LIKE = "like-for-like"  # each arm against the baseline's at the same values of its axes
 CELLS = 1000  # at most, unless --max-cells says otherwise
-METRICS = ("test.top1", "val.top1", "curve_area", "gap", *follow.METRICS)  # in points
+METRICS = ("test.top1", "val.top1", "test.balanced", "val.balanced", "curve_area", "gap", *follow.METRICS)  # in points
 SEEDS = "a count, or a comma list without repeats"
 SCREEN_RUNS, SCREEN_FROM = 3, 1000  # runs per arm of a screen, and the first of its seeds
 SCREEN_SHARE, SCREEN_HELD_OUT = 4, 0.1  # it trains for a fourth of the epochs; images held out where a study holds none
@@ -53,14 +54,14 @@ class Fields(Settings):
         *range(8),
     )
     baseline: str | None = None
-    family: Literal["arms-vs-baseline"] | tuple[tuple[str, str], ...] = "arms-vs-baseline"
+    family: Literal["arms-vs-baseline", "like-for-like"] | tuple[tuple[str, str], ...] = "arms-vs-baseline"
     sesoi: Annotated[float, Field(gt=0, le=100)] = 0.5
     threads: Count = 1
     follow: tuple[str, ...] = ()
 
 
 TABLES = ("base", "tiny", "arms", "axes", "choose", "contrasts", "placebos", "timing")
-OF_TINY = ("arms", "choose", "placebos", "timing")  # tables inside [tiny]; all else there is laid over [base]
+OF_TINY = ("arms", "axes", "choose", "placebos", "timing")  # tables inside [tiny]; all else there is laid over [base]
 
 
 class Timing(Settings):
@@ -131,6 +132,7 @@ class Choice:
 class Design:
     """A study whose every cell is known and valid.
 
+    alike      arms are held against those with the same values of their axes, and others against none
     timing     how its arms are timed, in a study of times in place of accuracies
     screen     it ranks arms and compares nothing
     confirmed  the arms that were picked to be confirmed
@@ -143,6 +145,7 @@ class Design:
     choices: tuple[Choice, ...]
     contrasts: Mapping[str, Mapping[str, float]]
     tiny: bool
+    alike: bool = False
     timing: Timing | None = None
     screen: bool = False
     confirmed: tuple[str, ...] = ()
@@ -269,7 +272,7 @@ def _from_file(text: str, train: Mapping[str, Any]) -> Source:
     if not arms:
         raise UserError("config", place, "no cells", expected="at least one table [arms.NAME]")
     tiny = table.get("tiny", {})
-    inside = {f"tiny.{key}": tiny.get(key, {}) for key in ("arms", "choose")}
+    inside = {f"tiny.{key}": tiny.get(key, {}) for key in ("arms", "axes", "choose")}
     _check_tiny_tables(place, table, tiny)
     for what, named in {"axes": axes, "choose": choose, **inside}.items():
         if not isinstance(named, dict):
@@ -364,12 +367,12 @@ def _fields(plain: Mapping[str, Any], place: str) -> tuple[Fields, dict[str, str
 
 def _family(origin: str, value: Any) -> Any:
     """The planned comparisons: the word for all against the baseline, or pairs of arms."""
-    if value == VERSUS_BASELINE:
+    if value in (VERSUS_BASELINE, LIKE_FOR_LIKE):
         return value
     pairs = value if isinstance(value, list) else []
     whole = [tuple(pair) for pair in pairs if isinstance(pair, list) and [type(arm) for arm in pair] == [str, str]]
     if not whole or len(whole) < len(pairs) or len({frozenset(pair) for pair in whole}) < len(whole):
-        expected = f"{VERSUS_BASELINE}, or a list of different pairs [A, B]"
+        expected = f"{VERSUS_BASELINE}, {LIKE_FOR_LIKE}, or a list of different pairs [A, B]"
         raise UserError("config", origin, "names no comparisons", got=value, expected=expected)
     return tuple(whole)
 
@@ -387,8 +390,7 @@ def _typed_axes(typed: Typed, train: Mapping[str, Any]) -> Source:
             raise UserError("usage", "--axis", "not an axis", got=text, expected="KEY=V1,V2")
         if key in axes:
             raise UserError("usage", f"--axis {key}", "given twice")
-        found = [value.strip() for value in values.split(";" if ";" in values else ",")]
-        axes[key] = Given([value for value in found if value], f"--axis {key}", text=True)
+        axes[key] = _split(values, f"--axis {key}")
     method = layer.get("method")
     arm = str(method.value) if method is not None else Train.model_fields["method"].get_default().name
     written = json.dumps({k: str(g.value) for k, g in sorted(layer.items()) if options.is_hashed(k)})
@@ -398,10 +400,35 @@ def _typed_axes(typed: Typed, train: Mapping[str, Any]) -> Source:
                   None, {})  # fmt: skip
 
 
+def _split(values: str, origin: str) -> Given:
+    """The values of an axis that was typed, between commas, or semicolons where values have commas."""
+    found = [value.strip() for value in values.split(";" if ";" in values else ",")]
+    return Given([value for value in found if value], origin, text=True)
+
+
+def _with_axes(source: Source, typed: Typed) -> Source:
+    """The study with the values that [tiny.axes] and `--set axes.KEY` give its axes."""
+    tiny = source.tiny.get("axes", {}) if typed.tiny and source.tiny is not None else {}
+    smaller = {name: _arm_layer(source.place, "tiny.axes", name, inner) for name, inner in tiny.items()}
+    sets: Layer = {}
+    for where, equals, values in (text.partition("=") for text in typed.set):
+        target, _, key = where.strip().rpartition(".")
+        if target == "axes" and equals:
+            key = key.replace("-", "_")
+            if all(key not in axes for axes in source.axes.values()):
+                known = {key for axes in source.axes.values() for key in axes}
+                raise UserError("usage", "--set", "no arm has this axis", got=where.strip(), hint=nearest(key, known))
+            sets[key] = _split(values, f"--set {where.strip()}")
+    laid = {name: {**axes, **smaller.get(name, {}), **{key: given for key, given in sets.items() if key in axes}}
+            for name, axes in source.axes.items()}  # fmt: skip
+    return replace(source, axes=laid)
+
+
 # ----------------------------------------------------------------------------------------------------- making the cells
 
 
 def _designed(source: Source, typed: Typed, environ: Mapping[str, str]) -> Design:
+    source = _with_axes(source, typed)
     fields = source.fields
     if typed.seeds is not None:
         fields = fields.model_copy(update={"seeds": seeds(typed.seeds)})
@@ -413,7 +440,10 @@ def _designed(source: Source, typed: Typed, environ: Mapping[str, str]) -> Desig
     arms = [arm for name in source.arms if name not in source.choose for arm in maker.arms(name)]
     choices = tuple(maker.choice(name, table) for name, table in source.choose.items())
     names = [arm.name for arm in arms] + [choice.arm for choice in choices]
-    baseline = _baseline(source, typed, fields, names)
+    alike = fields.family == LIKE_FOR_LIKE
+    if alike:
+        fields = fields.model_copy(update={"family": _like_for_like(source, typed, maker)})
+    baseline = fields.family[0][1] if alike else _baseline(source, typed, fields, names)
     contrasts = {} if typed.screen else _contrasts(source, names)
     for pair in fields.family if not isinstance(fields.family, str) else ():
         for name in pair:
@@ -423,7 +453,7 @@ def _designed(source: Source, typed: Typed, environ: Mapping[str, str]) -> Desig
     _check_metric(source, fields, every)
     name = f"{source.name}-tiny" if typed.tiny else source.name
     timing = _timed(source, typed.tiny, {arm: table for arm, (table, _) in maker.points.items()})
-    design = Design(name, fields, baseline, tuple(arms), choices, contrasts, typed.tiny, timing)
+    design = Design(name, fields, baseline, tuple(arms), choices, contrasts, typed.tiny, alike, timing)
     if typed.screen:
         return replace(design, name=f"{name}-screen", screen=True)
     return design if typed.confirm is None else _confirming(design, typed.confirm, maker)
@@ -436,6 +466,9 @@ def _other_form(source: Source, typed: Typed, fields: Fields) -> Fields:
     if (typed.screen or typed.confirm is not None) and source.timing is not None:
         option = "--screen" if typed.screen else "--confirm"
         raise UserError("usage", option, "the study compares times, not accuracies")
+    if typed.screen and source.fields.family == LIKE_FOR_LIKE:
+        problem = "ranks all arms, and the study compares like with like"
+        raise UserError("usage", "--screen", problem, hint="Run it without")
     if typed.screen and source.choose:
         problem = "the study picks its values on validation images itself"
         raise UserError("usage", "--screen", problem, hint="Run it without")
@@ -525,7 +558,7 @@ class _Maker:
     typed: Typed
     fields: Fields
     environment: Layer
-    looks: dict[tuple[str, str, str], Facts] = field(default_factory=dict)
+    looks: dict[tuple[Any, ...], Facts] = field(default_factory=dict)
     points: dict[str, tuple[str, Layer]] = field(default_factory=dict)  # of the arms: table and values
 
     def arms(self, name: str) -> Iterator[Arm]:
@@ -646,7 +679,7 @@ class _Maker:
         """What is known of the data; a file is read once, not once for every arm."""
         from mixcli.data import sources
 
-        key = train.dataset, train.data_dir, train.normalise
+        key = train.dataset, train.data_dir, train.normalise, train.resize
         if key not in self.looks:
             self.looks[key] = sources.look(train)
         return self.looks[key]
@@ -680,9 +713,11 @@ class _Maker:
         for text in self.typed.set:
             where, equals, value = text.partition("=")
             target, _, key = where.strip().rpartition(".")
+            if target == "axes" and equals:  # laid over the study before
+                continue
             arm = target.removeprefix("arms.")
             if not equals or not (target == "base" or (target.startswith("arms.") and arm in self.source.arms)):
-                expected = "base.KEY=VALUE or arms.NAME.KEY=VALUE"
+                expected = "base.KEY=VALUE, arms.NAME.KEY=VALUE or axes.KEY=V1,V2"
                 raise UserError("usage", "--set", "names no setting of the study", got=text, expected=expected)
             given = Given(value, f"--set {where.strip()}", text=True)
             found.setdefault(target if target == "base" else arm, {})[key.replace("-", "_")] = given
@@ -711,6 +746,21 @@ def _baseline(source: Source, typed: Typed, fields: Fields, names: list[str]) ->
     if text is None:
         return names[0]
     return _named("--baseline" if typed.baseline else source.origins["baseline"], text, names)
+
+
+def _like_for_like(source: Source, typed: Typed, maker: _Maker) -> tuple[tuple[str, str], ...]:
+    """Each arm with that of the baseline's table which has the same values of the baseline's axes."""
+    origin = "--baseline" if typed.baseline else source.origins["baseline"]
+    name = typed.baseline or source.fields.baseline or next(iter(source.arms))
+    _check_arm(origin, name, list(source.arms))
+    keys = source.axes.get(name, {})
+    at = {arm: (table, tuple((k, _shown(g)) for k, g in sorted(point.items()) if k in keys))
+          for arm, (table, point) in maker.points.items()}  # fmt: skip
+    own = {point: arm for arm, (table, point) in at.items() if table == name}
+    pairs = tuple((arm, own[point]) for arm, (table, point) in at.items() if table != name and point in own)
+    if not pairs:
+        raise UserError("config", source.origins["family"], f"no arm has the axes of {name}")
+    return pairs
 
 
 def _named(origin: str, text: str, names: list[str]) -> str:

@@ -27,12 +27,12 @@ import torch
 
 from mixcli.engine import training
 from mixcli.engine.stopping import Stop
+from mixcli.engine.timing import stepping
 from mixcli.errors import UserError
 from mixcli.files import as_json, told, write_atomic
 from mixcli.report import export
 from mixcli.sampling import Random
 from mixcli.studies.bench.benchmark import clock_of
-from mixcli.studies.bench.step_cost import Silent, stepping
 from mixcli.studies.design import Arm, Design, Timing
 
 RESAMPLES = 10_000
@@ -102,7 +102,7 @@ def _busy(device: str) -> str:
 def _block(arm: Arm, number: int, timing: Timing, device: str) -> tuple[Block, dict[str, Any]]:
     """Builds an arm, makes its steps, and forgets it; also what describes the machine."""
     settings = arm.settings.model_copy(update={"device": device})
-    made = training.ready(settings, arm.cells[0].job.run, Silent(), Stop())
+    made = training.ready(settings, arm.cells[0].job.run, training.Silent(), Stop())
     cuda, progress = made.machine.device.type == "cuda", made.state.progress
     with made.machine.session():
         made.state.net.train()

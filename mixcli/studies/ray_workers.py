@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mixcli import own_code
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.studies import workers
@@ -168,7 +169,14 @@ def _task(cell: Cell) -> dict[str, Any]:
     """A cell as a task: folders absolute, since a node's working directory is its own."""
     train = cell.job.settings
     folders = {"runs": str(Path(train.runs).resolve()), "data_dir": str(Path(train.data_dir).resolve())}
-    return workers.task(cell, **folders, device="auto")
+    task = workers.task(cell, **folders, device="auto")
+    return {**task, "settings": _anywhere(task["settings"])}
+
+
+def _anywhere(values: dict[str, Any]) -> dict[str, Any]:
+    """Flat settings whose methods and nets in files are found from any working directory."""
+    inside = {key: _anywhere(inner) for key, inner in values.items() if isinstance(inner, dict)}
+    return {**values, **inside, **{key: own_code.absolute(values[key]) for key in ("method", "net") if key in values}}
 
 
 # ------------------------------------------------------------------------------------------------------------ on a node

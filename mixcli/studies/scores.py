@@ -5,6 +5,8 @@
     test.top1_best_on_val     at the epoch whose validation accuracy is best
     oracle_test_best          at the best test epoch: kept, and never compared
     test.nll, val.top1, val.nll   at the last epoch; nll in nats
+    test.balanced, val.balanced   mean over the classes of their own accuracies at the last epoch, in points
+    wrong_labels_learnt       share of the wrong training labels that the net predicts in the end, in points
     epochs_to_90              first evaluated epoch at 90 % of the run's own final accuracy
     curve_area                mean accuracy over the evaluated epochs, in points
     early_spread              standard deviation of the log of the training loss over the first 5 % of the steps
@@ -26,6 +28,7 @@ from mixcli.errors import UserError
 from mixcli.runs import Run
 
 TIMES = ("seconds", "seconds_per_step")
+SCORED = ("accuracy", "nll", "images")  # of a split, in every version's log
 START = 5  # a curve that begins after a fifth of the epochs does not tell how a run came to its end
 
 Warn = Callable[[str, str], None]  # subject, problem
@@ -80,7 +83,7 @@ def _log(run: Run, result: Mapping[str, Any], warn: Warn | None) -> list[dict[st
         problem = "digest differs: edited after it was finished"
         raise UserError("journal_corrupt", f"run {run.id}", problem, hint="Repeat it with --overwrite")
     if not rows or rows[-1].get("epoch") != result["epochs"]:
-        last = {"accuracy": result["accuracy"], "nll": result["nll"], "images": result["test_images"]}
+        last = dict(zip(SCORED, _scored(result), strict=True))
         rows.append({"epoch": result["epochs"], "test": last, **({"val": result["val"]} if "val" in result else {})})
     return rows
 
@@ -88,8 +91,12 @@ def _log(run: Run, result: Mapping[str, Any], warn: Warn | None) -> list[dict[st
 def _agree(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a result is that of its log's last row."""
     last = rows[-1] if rows else {}
-    scores = [{"accuracy": result["accuracy"], "nll": result["nll"], "images": result["test_images"]}]
-    return last.get("epoch") == result["epochs"] and [last.get("test")] == scores
+    test = last.get("test", {})
+    return last.get("epoch") == result["epochs"] and tuple(test.get(key) for key in SCORED) == _scored(result)
+
+
+def _scored(result: Mapping[str, Any]) -> tuple[Any, ...]:
+    return result["accuracy"], result["nll"], result["test_images"]
 
 
 def _is_cut(run: Run) -> bool:
@@ -110,9 +117,12 @@ def _values(result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dic
         "test.top1_median_last10": _points(result["accuracy_median_last10"]),
         "test.top1_best_on_val": _best_on_val(tests, vals),
         "oracle_test_best": max(_points(found["accuracy"]) for _, found in tests),
+        "test.balanced": _points_of(result, "balanced_accuracy"),
         "test.nll": result["nll"],
         "val.top1": _points(val["accuracy"]) if val else None,
+        "val.balanced": _points_of(val, "balanced_accuracy"),
         "val.nll": val["nll"] if val else None,
+        "wrong_labels_learnt": _points_of(result, "wrong_labels_learnt"),
         "epochs_to_90": _first_at(curve, 0.9) if known else None,
         "curve_area": sum(points for _, points in curve) / len(curve) if known else None,
         "early_spread": result.get("early_spread"),
@@ -141,8 +151,13 @@ def _points(accuracy: float) -> float:
     return 100 * accuracy
 
 
+def _points_of(found: Mapping[str, Any], key: str) -> float | None:
+    """None where a run has none of it, as those of older versions."""
+    return None if found.get(key) is None else _points(found[key])
+
+
 def _facts(run: Run, result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    settings = options.flat(options.from_flat(options.read_toml(run.settings), str(run.settings)))
+    settings = options.flat(options.from_flat(options.read_toml(run.settings), str(run.settings), trusted=False))
     try:
         environment = json.loads(run.environment.read_bytes())
     except (OSError, ValueError):
@@ -150,6 +165,7 @@ def _facts(run: Run, result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]
     images = [row["images"] for row in rows if "images" in row]
     return {
         **{key: result.get(key) for key in ("dataset", "test_images", "test_digest", "train_digest", "epochs")},
+        "test_class_ratio": result.get("test_class_ratio"),
         **{key: settings.get(key) for key in ("batch", "per_class", "val_fraction", "split_seed")},
         "images_per_step": sum(images) * result["epochs"] / len(images) / result["steps"] if images else None,
         **{key: environment.get(key) for key in ("mixcli", "torch", "device", "threads")},

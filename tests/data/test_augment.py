@@ -7,13 +7,17 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mixcli.data import augment
-from mixcli.data.augment import Augmentation
+from mixcli.data import augment, operations
+from mixcli.data.augment import Augmentation, training_view
+from mixcli.data.operations import Operations
 from mixcli.data.resident import Resident
+from mixcli.data.resized import ResizedCrop
 from mixcli.errors import UserError
 from mixcli.sampling import Random
+from mixcli.settings import Facts, Train, complete
 
 CPU, CLEAN = torch.device("cpu"), Augmentation()
+WINDOWS, ONCE, TWICE = ResizedCrop(filter="bicubic"), Operations("trivialaugment"), Operations("randaugment", 2, 15)
 CONSTANTS = {1: ((0.3051,), (0.3758,)), 3: ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))}
 
 
@@ -24,6 +28,10 @@ def pictures(count=64, height=32, width=32, channels=3):
 def resident(images, augmentation=CLEAN):
     labels = np.arange(len(images)) % 10
     return Resident(images, labels, *CONSTANTS[images.shape[3]], augmentation, CPU)
+
+
+def carried(*arrays):
+    return map(torch.from_numpy, arrays)
 
 
 def key(step=0):
@@ -38,10 +46,17 @@ def torchvision_view(image, augmentation, draw, i):
     plane = torch.from_numpy(image).permute(2, 0, 1)
     height, width = plane.shape[1:]
     mode = "reflect" if augmentation.pad_mode == "reflect" else "constant"
-    plane = F.crop(
-        v2.functional.pad(plane, augmentation.pad, padding_mode=mode), draw.top[i], draw.left[i], height, width
-    )
+    if draw.window is None:
+        plane = F.crop(
+            v2.functional.pad(plane, augmentation.pad, padding_mode=mode), draw.top[i], draw.left[i], height, width
+        )
+    else:
+        place = [int(side[i]) for side in vars(draw.window).values()]
+        filter = v2.InterpolationMode(augmentation.resized.filter)
+        plane = v2.functional.resized_crop(plane, *place, [height, width], filter)
     plane = F.hflip(plane) if draw.mirror is not None and draw.mirror[i] else plane
+    for turn in draw.turns:
+        plane = operations.applied(plane[None].expand(len(draw.row), -1, -1, -1), turn)[i]  # held to torchvision's own
     tensor = F.to_tensor(plane.permute(1, 2, 0).numpy())
     if draw.side > 0:
         top, left = (int(c[i]) - draw.side // 2 for c in (draw.row, draw.column))
@@ -60,6 +75,9 @@ def torchvision_view(image, augmentation, draw, i):
         (Augmentation(3, "reflect", flip=True, cutout=3), (14, 9, 1)),
         (Augmentation(1, "zero"), (8, 8, 1)),
         (Augmentation(5, "zero", flip=True), (1, 1, 3)),
+        (Augmentation(0, flip=True, cutout=8, resized=WINDOWS, operations=TWICE), (32, 32, 3)),
+        (Augmentation(0, flip=True, resized=ResizedCrop((0.5, 0.9)), operations=ONCE), (14, 9, 1)),
+        (Augmentation(4, "reflect", flip=True, cutout=16, operations=ONCE), (32, 32, 3)),
     ],
 )
 @pytest.mark.parametrize("degree", [1.0, 0.5])
@@ -78,10 +96,11 @@ def test_degree_0_is_the_clean_image_bit_for_bit(pad_mode):
     from torchvision.transforms import functional as F
 
     images = pictures()
-    data = resident(images, Augmentation(4, pad_mode, flip=True, cutout=16))
+    data = resident(images, Augmentation(4, pad_mode, flip=True, cutout=16, operations=TWICE))
     view = data.view(torch.arange(10, 30), 0.0, key())
+    windows = resident(images, Augmentation(flip=True, resized=WINDOWS)).view(torch.arange(10, 30), 0.0, key())
     clean = torch.stack([F.normalize(F.to_tensor(image), *CONSTANTS[3]) for image in images[10:30]])
-    assert torch.equal(view, clean)
+    assert torch.equal(view, clean) and torch.equal(windows, clean)
     assert torch.equal(data.clean(10, 30), clean)
     assert data.clean(60, 70).shape[0] == 4 and data.clean(0, 8).is_contiguous()
 
@@ -109,6 +128,12 @@ def test_switching_one_part_off_does_not_shift_the_others():
     full = Augmentation(4, "zero", flip=True, cutout=16).draw(100, (32, 32), 1.0, key())
     bare = Augmentation(4, "zero", flip=False).draw(100, (32, 32), 1.0, key())
     assert torch.equal(full.top, bare.top) and torch.equal(full.left, bare.left) and torch.equal(full.row, bare.row)
+    more = Augmentation(4, "zero", flip=True, cutout=16, resized=WINDOWS, operations=TWICE).draw(
+        100, (32, 32), 1.0, key()
+    )
+    alone = Augmentation(operations=TWICE).draw(100, (32, 32), 1.0, key())
+    assert torch.equal(full.mirror, more.mirror) and torch.equal(full.row, more.row)
+    assert all(torch.equal(a.order, b.order) for a, b in zip(more.turns, alone.turns, strict=True))
 
 
 def test_the_hole_is_black_before_normalisation_and_clipped_at_the_border():
@@ -138,6 +163,32 @@ def test_a_view_changes_neither_the_images_nor_a_global_generator():
     assert np.array_equal(before[0], after[0]) and before[1] == after[1] and torch.equal(before[2], after[2])
 
 
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"crop_scale": (0.2, 1.0)}, "crop_scale: has no effect on a padded crop"),
+        ({"crop": "resized", "pad": 4}, "pad: has no effect on a resized crop"),
+        ({"crop": "resized", "pad_mode": "zero"}, "pad_mode: has no effect on a resized crop"),
+        ({"crop": "resized", "crop_ratio": (2.0, 1.0)}, "crop_ratio: the first bound is above the second"),
+        ({"augment_count": 3}, "augment_count: has no effect on augment = none"),
+        ({"augment": "trivialaugment", "augment_magnitude": 3}, "no effect on augment = trivialaugment"),
+    ],
+)
+def test_settings_of_the_view_that_contradict_are_one_line(changes, line):
+    with pytest.raises(UserError, match=line) as caught:
+        Train(**changes)
+    assert caught.value.exit_code == 2
+
+
+def test_the_view_of_complete_settings():
+    facts = Facts("x", 100, 10, 10, 3, (32, 32))
+    windows = complete(Train(dataset="cifar10", crop="resized", crop_filter="bicubic", augment="randaugment"), facts)
+    expected = Augmentation(0, "zero", flip=True, resized=WINDOWS, operations=Operations("randaugment", 2, 9))
+    assert training_view(windows) == expected
+    plain = training_view(complete(Train(dataset="cifar10", augment="trivialaugment"), facts))
+    assert plain == Augmentation(4, "reflect", flip=True, operations=ONCE)
+
+
 def test_labels_stay_on_the_host():
     data = resident(pictures(30))
     assert len(data) == 30 and isinstance(data.labels, np.ndarray) and data.labels[13] == 3
@@ -153,8 +204,10 @@ def test_a_reflected_border_as_wide_as_the_image_is_refused(pad):
 
 def test_no_view_waits_for_the_device(monkeypatch):
     """Fake tensors hold no values: whatever would have to read one on the host raises."""
-    data = resident(pictures(), Augmentation(4, "reflect", flip=True, cutout=8))
+    data = resident(pictures(), Augmentation(0, flip=True, cutout=8, resized=WINDOWS, operations=TWICE))
+    operations.magnitudes(TWICE.space, data.size)  # a table of the host, made once
     with FakeTensorMode() as fake:
+        monkeypatch.setattr(Random, "carry", lambda self, *arrays: tuple(map(fake.from_tensor, carried(*arrays))))
         data._padded, data._mean, data._std = (fake.from_tensor(t) for t in (data._padded, data._mean, data._std))
         monkeypatch.setattr(Random, "field", lambda self, shape, law="uniform": torch.rand(shape))
         for degree in (0.0, 0.5, 1.0):

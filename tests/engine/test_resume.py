@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mixcli import options
-from mixcli.engine import checkpoint
+from mixcli.engine import checkpoint, training
 from mixcli.engine.stopping import Stop
 from mixcli.engine.training import train
 from mixcli.errors import UserError
@@ -47,6 +47,17 @@ def test_adamw_at_a_constant_rate_resumes(tmp_path):
     one = harness.run_through(tmp_path / "one", train)
     assert harness.same_bits(one, harness.run_cut(tmp_path / "two", train, 9))
     assert [row["lr"] for row in one.run.rows()] == [0.002, 0.002]
+
+
+def test_a_run_from_published_weights_goes_on_where_these_are_not_at_hand(tmp_path, monkeypatch):
+    published, of_run = [], training.of_run
+    monkeypatch.setattr(training, "of_run", lambda *given, pretrained: published.append(pretrained) or of_run(*given))
+    made = harness.training(tmp_path, harness.settings(epochs=2), stop_at=8)
+    with made.machine.session(), pytest.raises(UserError, match="stopped by"):
+        made.go()
+    train(made.settings, made.run, harness.Quiet(), Stop(), resume_from=made.run.checkpoint)
+    made.run.close()
+    assert published == [True, False]
 
 
 def reset_momentum(training):
@@ -204,3 +215,10 @@ def test_files_of_an_epoch_lost_to_a_kill_are_written_again(tmp_path, monkeypatc
     monkeypatch.undo()
     again = harness.run_through(tmp_path, train)
     assert len(list(again.run.epochs.iterdir())) == 2 and again.run.best.exists()
+
+
+@pytest.mark.parametrize("changes", [{"augment": "randaugment", "crop": "resized"}, {"augment": "trivialaugment"}])
+def test_random_operations_and_windows_resume(tmp_path, changes):
+    train = harness.settings(SynerMix(intra_view="augmented"), epochs=2, **changes)
+    one = harness.run_through(tmp_path / "one", train)
+    assert harness.same_bits(one, harness.run_cut(tmp_path / "two", train, 9))

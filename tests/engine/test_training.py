@@ -5,12 +5,15 @@ import math
 import os
 import signal
 
+import numpy as np
 import pytest
 import torch
 
+from mixcli.data import sources
+from mixcli.data.augment import Augmentation
 from mixcli.engine import schedule, training
 from mixcli.engine.device import prepare
-from mixcli.engine.inference import evaluate, restore
+from mixcli.engine.inference import Evaluation, evaluate, restore
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.settings import METHODS, CutMix, MixUp, SynerMix
@@ -58,14 +61,26 @@ def test_a_cosine_may_end_after_training_does(tmp_path):
     assert [row["lr"] for row in made.run.rows()] == pytest.approx(expected)
 
 
+def test_plans_that_are_drawn_together_are_those_of_each_step_alone(tmp_path):
+    made = harness.training(tmp_path, harness.settings(CutMix(per="sample")))
+    order, drawn = made.order(0), []
+    assert made.ahead > 3 <= made.steps
+    for made.state.step in range(3):
+        plan = made.planned(order, made.state.step)
+        drawn.append(plan.mix.keep)
+    for step, keep in enumerate(drawn):
+        assert torch.equal(keep, made.plan(order.step(step), step).mix.keep)
+    assert not torch.equal(drawn[0], drawn[1])
+
+
 def test_ema_is_the_running_average_it_claims_to_be(tmp_path):
     made = harness.training(tmp_path, harness.settings(ema=0.8, epochs=1))
     average = None
     original = made.step
 
-    def step(images):
+    def step(order, k):
         nonlocal average
-        original(images)
+        original(order, k)
         now = made.state.net.head.weight.detach().clone()
         average = now if average is None else 0.8 * average + 0.2 * now
 
@@ -180,8 +195,39 @@ def test_ledger_27_logged_parts_sum_to_the_logged_total(tmp_path):
 def test_a_validation_part_is_scored_and_its_best_epoch_kept_aside(tmp_path):
     made = harness.run_through(tmp_path, harness.settings(epochs=2, val_fraction=0.1))
     rows = made.run.rows()
-    assert all({"accuracy", "nll", "images"} == set(row["val"]) for row in rows)
+    assert all({"accuracy", "balanced_accuracy", "nll", "images"} == set(row["val"]) for row in rows)
     assert made.run.best.exists() and made.state.best == max(row["val"]["accuracy"] for row in rows)
+
+
+def test_balanced_accuracy_counts_each_class_alike_and_changes_no_other_number(tmp_path):
+    made = harness.run_through(tmp_path, harness.settings(epochs=2))
+    test = made.held_out["test"]
+    uneven = np.flatnonzero((test.labels != 3) | (np.arange(len(test.labels)) % 5 == 0))
+    split = made.source.test.take(uneven)
+    found = evaluate(made.state.evaluated, made._resident(split, Augmentation()), made.machine)
+    right = found.correct.numpy()
+    assert found.accuracy == right.mean() and found.row()["images"] == len(uneven)
+    recalls = [right[split.labels == digit].mean() for digit in range(10)]
+    assert found.balanced_accuracy == pytest.approx(np.mean(recalls)) and found.balanced_accuracy != found.accuracy
+    result, row = json.loads(made.run.result.read_text()), made.run.rows()[-1]["test"]
+    assert result["balanced_accuracy"] == row["balanced_accuracy"]
+    assert result["test_class_ratio"] == max(np.bincount(test.labels)) / min(np.bincount(test.labels))
+
+
+def test_a_class_without_images_has_no_part_in_balanced_accuracy():
+    labels, correct = torch.tensor([0, 0, 0, 2]), torch.tensor([True, False, False, True])
+    assert Evaluation(correct, labels, 0.0).balanced_accuracy == pytest.approx((1 / 3 + 1) / 2)
+
+
+def test_the_share_of_wrong_labels_that_is_learnt_is_counted_on_the_images_that_have_them(tmp_path):
+    made = harness.run_through(tmp_path, harness.settings(epochs=3, label_noise=0.3))
+    result, noisy = json.loads(made.run.result.read_text()), made.source.train
+    clean = sources.load(made.settings.model_copy(update={"label_noise": 0.0})).train
+    wrong = np.flatnonzero(noisy.labels != clean.labels)
+    assert np.array_equal(made.source.mislabelled, wrong) and len(wrong) == round(0.3 * len(noisy))
+    right = evaluate(made.state.evaluated, made.data, made.machine).correct.numpy()
+    assert result["wrong_labels_learnt"] == pytest.approx(right[wrong].mean())
+    assert "wrong_labels_learnt" not in harness.run_through(tmp_path / "b", harness.settings(epochs=1)).run.finished()
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
@@ -230,12 +276,12 @@ def test_gpu_a_run_repeats_its_bits_and_never_waits_in_a_step(tmp_path, method):
     one, two = harness.run_through(tmp_path / "1", train), harness.run_cut(tmp_path / "2", train, 9)
     assert harness.same_bits(one, two)
     quiet = harness.training(tmp_path / "3", train)
-    rows = torch.arange(20).numpy()
+    order = quiet.order(0)
     with quiet.machine.session():
-        quiet.step(rows, 0)
-        quiet.state.step = 1  # a step at which the flag is not read
+        quiet.step(order, 0)
+        quiet.plans = {}  # so that plans are drawn in the step that is watched, at which the flag is not read
         torch.cuda.set_sync_debug_mode("error")
         try:
-            quiet.step(rows, 0)
+            quiet.step(order, 1)
         finally:
             torch.cuda.set_sync_debug_mode("default")

@@ -69,7 +69,12 @@ def test_a_step_takes_its_own_number_of_unlabelled_images_and_an_epoch_passes_ov
 def test_g20_the_images_of_a_resumed_run_are_those_of_the_uninterrupted_one(tmp_path):
     def ids(training, sink):
         step = training.step
-        training.step = lambda images: (sink.append((images.rows.tolist(), images.unlabelled.tolist())), step(images))
+
+        def seen(order, k):
+            sink.extend((images.rows.tolist(), images.unlabelled.tolist()) for images in training.batches(order, k))
+            step(order, k)
+
+        training.step = seen
 
     settings, whole, after = harness.settings(ICT(unlabelled_batch=7), epochs=2), [], []
     made = harness.training(tmp_path / "a", settings)
@@ -85,9 +90,9 @@ def test_the_teacher_is_the_warmed_average_it_claims_to_be(tmp_path):
     average = made.state.net.head.weight.detach().clone()
     original, updates = made.step, 0
 
-    def step(images):
+    def step(order, k):
         nonlocal average, updates
-        original(images)
+        original(order, k)
         updates += 1
         decay = min(1 - 1 / (updates + 1), 0.8)
         average = decay * average + (1 - decay) * made.state.net.head.weight.detach()
@@ -158,7 +163,7 @@ REFUSED = [
     (["--method", "ict", "--ema", "0"], "--ema: the teacher of ict is an average of the weights"),
     (["--method", "mixup", "--unlabelled", "all"], "--unlabelled: method mixup has no such option"),
     (["--method", "ict", "--points", "9"], "--points: out of range"),
-    (["--method", "ict", "--net", "cnn-13"], "--net: images of 8x8 pixels are too small"),
+    (["--method", "ict", "--net", "cnn-13"], "--net: images of 8x8 pixels do not fit it"),
     (["--method", "ict", "--labels", "0"], "--labels: out of range"),
 ]
 

@@ -3,14 +3,16 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet18 as torchvision_resnet18
+from torchvision.models import resnet18, resnet34, resnet50, resnet101, resnext50_32x4d
 
 from mixcli.errors import UserError
-from mixcli.nets.staged import build
+from mixcli.nets.building import build
+from mixcli.nets.vit import positions
 from mixcli.nets.whitening import Whitening
 from mixcli.sampling import Random
 from mixcli.settings import NETS
 
+SIZES = {"cnn-13": [(16, 16), (13, 17)], "vit-tiny": [(16, 16), (8, 12)]}  # of images that not every net takes
 each_net = pytest.mark.parametrize("name", list(NETS))
 
 
@@ -34,7 +36,7 @@ def test_features_from_any_stage_to_any_later_one_compose(name):
 @each_net
 def test_sizes_are_those_of_a_real_forward(name):
     model = net(name).eval()
-    for size in [(16, 16), (13, 17)] + [(9, 13), (8, 8)] * (name != "cnn-13"):
+    for size in SIZES.get(name, [(16, 16), (13, 17), (9, 13), (8, 8)]):
         found = model.sizes(3, *size)
         assert list(found) == ["input", *model.stages]
         for stage, expected in found.items():
@@ -59,16 +61,44 @@ def test_weights_come_from_the_key_and_the_global_generator_stays(name):
     assert not torch.equal(one.head.weight, other.head.weight)
 
 
-def test_resnet18_equals_torchvisions_with_the_stem_exchanged():
-    reference = torchvision_resnet18(num_classes=100)
+@pytest.mark.parametrize(
+    ("name", "original"),
+    [
+        ("resnet18", resnet18), ("resnet34", resnet34), ("resnet50", resnet50), ("resnext50", resnext50_32x4d),
+        pytest.param("resnet101", resnet101, marks=pytest.mark.stress),  # the blocks of resnet50, twice as many weights
+    ],
+)  # fmt: skip
+def test_a_resnet_equals_torchvisions_with_the_stem_exchanged(name, original):
+    reference = original(num_classes=10)
     reference.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     reference.maxpool = nn.Identity()
-    ours = build("resnet18", 3, 100, None, Random(0, "init"))
+    ours = build(name, 3, 10, None, Random(0, "init"))
     pairs = zip(reference.state_dict().values(), ours.state_dict().values(), strict=True)
     assert all(a.shape == b.shape for a, b in pairs)
     ours.load_state_dict(dict(zip(ours.state_dict(), reference.state_dict().values(), strict=True)))
-    x = torch.randn(2, 3, 32, 32)
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.allclose(ours(x), reference(x), atol=1e-4)
+    assert torch.allclose(ours.eval()(x), reference.eval()(x), atol=1e-4)
+
+
+def test_the_vision_transformer_equals_timms_with_the_same_weights_and_positions():
+    timm = pytest.importorskip("timm.models.vision_transformer")
+    shape = {"embed_dim": 128, "depth": 12, "num_heads": 2, "class_token": False, "fc_norm": False}
+    reference = timm.VisionTransformer(16, 4, 3, 10, "avg", **shape)
+    ours = build("vit-tiny", 3, 10, 128, Random(0, "init"))
+    theirs = {name: value for name, value in reference.state_dict().items() if name != "pos_embed"}
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.values(), strict=True)))
+    at = positions(128, 4, 4, torch.device("cpu")).flatten(1).T[None]
+    reference.load_state_dict({"pos_embed": at, **theirs})
+    x = torch.randn(2, 3, 16, 16)
     assert torch.allclose(ours.eval()(x), reference.eval()(x), atol=1e-5)
+
+
+def test_positions_tell_every_patch_from_every_other_and_rows_from_columns():
+    found = positions(64, 6, 5, torch.device("cpu"))
+    assert torch.equal(found[:32, 0], found[:32, 3]) and torch.equal(found[32:, :, 0], found[32:, :, 4])
+    apart = torch.cdist(found.flatten(1).T, found.flatten(1).T) + torch.eye(30)
+    assert apart.min() > 0.5
 
 
 @pytest.mark.parametrize(
@@ -78,6 +108,10 @@ def test_resnet18_equals_torchvisions_with_the_stem_exchanged():
         ("resnet18", 3, 100, 11_220_132),
         ("preact-resnet18", 3, 100, 11_218_340),
         ("wrn-28-2", 3, 10, 1_467_610),
+        ("wrn-28-8", 3, 10, 23_354_842),
+        ("wrn-28-10", 3, 10, 36_479_194),
+        ("resnext50", 3, 100, 23_177_124),
+        ("vit-tiny", 3, 100, 5_367_460),
         ("cnn-13", 3, 10, 3_121_802),
     ],
 )
@@ -107,7 +141,7 @@ def test_frozen_batchnorm_neither_reads_nor_moves_batch_statistics(name):
 
 
 def test_images_that_are_too_small_are_told():
-    with pytest.raises(UserError, match="images of 8x8 pixels are too small"):
+    with pytest.raises(UserError, match="images of 8x8 pixels do not fit it"):
         net("cnn-13").sizes(3, 8, 8)
 
 
@@ -140,6 +174,32 @@ def test_still_batchnorm_uses_batch_statistics_and_moves_nothing():
         still = model(x)
     assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
     assert torch.equal(still, model(x)) and not torch.equal(model.stages["stem"][1].running_mean, torch.zeros(4))
+
+
+@pytest.mark.parametrize(("width", "fits"), [(4, True), (64, True), (6, False), (96, False), (128, True)])
+def test_a_width_that_makes_no_whole_heads_is_refused(width, fits):
+    if fits:
+        assert build("vit-tiny", 3, 5, width, Random(0, "init"))(torch.zeros(1, 3, 8, 8)).shape == (1, 5)
+        return
+    with pytest.raises(UserError, match=f"width: does not fit the heads; got {width}"):
+        build("vit-tiny", 3, 5, width, Random(0, "init"))
+
+
+def test_images_that_do_not_fall_into_patches_are_told():
+    with pytest.raises(UserError, match="images of 10x8 pixels do not fall into patches of 4x4"):
+        net("vit-tiny").sizes(3, 10, 8)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"cut": ("layer1",)}, "cut: small is cut into stages already"),
+        ({"pretrained": True}, "pretrained: there are no published weights of small"),
+    ],
+)
+def test_what_belongs_to_nets_of_other_libraries_is_refused_for_the_own(asked, told):
+    with pytest.raises(UserError, match=told):
+        build("small", 3, 5, None, Random(0, "init"), size=(8, 8), **asked)
 
 
 def test_an_unknown_net_names_the_nearest():

@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from mixcli.cli import main
-from mixcli.engine import training
+from mixcli.engine import timing, training
 from mixcli.errors import UserError
 from mixcli.runs import Run
 from mixcli.studies import ablation, budget, design, workers
-from mixcli.studies.bench import benchmark
 from mixcli.studies.design import Typed
 from tests.studies.study import ARMS, TINY, Here, digests, write
 
@@ -343,7 +342,7 @@ def test_what_is_measured_is_the_plain_step_of_the_cell_on_the_clock(monkeypatch
     made: list[int] = []
     step = training.Training.step
     monkeypatch.setattr(training.Training, "step", lambda self, *a: (made.append(self.state.step), step(self, *a)))
-    monkeypatch.setattr(benchmark, "wall_of", lambda device: lambda: float(len(made)))
+    monkeypatch.setattr(timing, "wall_of", lambda device: lambda: float(len(made)))
     assert budget.measured(cell, "cpu")[0] == 1.0 and made == list(range(25))
 
 

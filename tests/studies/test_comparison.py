@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -55,6 +56,36 @@ def test_rows_and_sentences_are_those_of_significance(test):
     assert [(c["name"], c["family"], c["planned"]) for c in found.comparisons] == [
         ("mixup - none", 2, True), ("cutmix - none", 2, True)]  # fmt: skip
     assert "on these 360 images" in found.comparisons[1]["sentence"]
+
+
+def with_balanced(ratio):
+    return [
+        replace(one, values={**one.values, "test.balanced": one.values["test.top1"] - 5},
+                           facts={**one.facts, "test_class_ratio": ratio})
+        for one in scores()
+    ]  # fmt: skip
+
+
+def test_balanced_accuracy_stands_beside_the_metric_where_classes_are_uneven_and_accuracy_beside_balanced():
+    uneven, even = report(plan(), with_balanced(4.0)), report(plan(), with_balanced(1.05))
+    assert uneven.columns["test.balanced"] == "balanced accuracy" and "test.balanced" not in even.columns
+    balanced = report(plan(metric="test.balanced"), with_balanced(1.0))
+    assert "test.balanced" not in balanced.columns
+    assert balanced.rows[0].columns["test.top1"] - balanced.rows[0].mean == pytest.approx(5)
+    assert "test.top1" not in uneven.columns
+
+
+def test_an_arm_is_unequal_to_the_one_it_is_held_against_alone():
+    names, sets = ("none a", "mixup a", "none b", "mixup b"), ("a", "a", "b", "b")
+    facts = dict(zip(names, sets, strict=True))
+    runs = [replace(one, facts={**one.facts, "dataset": facts[one.arm]})
+            for one in scores(gaps=(0, 1, 0, 1), names=names)]  # fmt: skip
+    pairs = (("mixup a", "none a"), ("mixup b", "none b"))
+    found = report(plan(names=names, baseline=None, family=pairs), runs)
+    assert not any(row.unequal for row in found.rows)
+    assert [c["name"] for c in found.comparisons] == ["mixup a - none a", "mixup b - none b"]
+    crossed = report(plan(names=names, baseline=None, family=(("mixup b", "none a"),)), runs)
+    assert {row.arm for row in crossed.rows if row.unequal} == {"mixup b"}
 
 
 def test_an_arms_row_is_what_scipy_says_of_its_runs():

@@ -67,6 +67,9 @@ FILES = [  # what the study file holds, and how the one line begins
     ('family = [["none", "mix"]]\n' + TINY + ARMS, "small.toml field family: no such arm; got mix. Did"),
     ('follow = ["linearty"]\n' + TINY + ARMS, "small.toml field follow: unknown; got linearty. Did you mean linearity"),
     (TINY.replace("[0, 1]", "[]") + ARMS, "small.toml field seeds: must not be empty"),
+    ('family = "like-for-like"\n' + TINY + '[arms.a]\nmethod = "none"\n', "small.toml field family: no arm has"),
+    ('family = "like-for-like"\nbaseline = "b"\n' + TINY + ARMS, "small.toml field baseline: no such arm; got b"),
+    (TINY + '[tiny.axes.nonne]\nlabel_noise = [0.1]\n' + ARMS, "small.toml table tiny.axes.nonne: no such arm. Did"),
     (TINY.replace("[0, 1]", "[1, 1]") + ARMS, "small.toml field seeds: repeated"),
     (TINY.replace("[0, 1]", "[-1]") + ARMS, "small.toml field seeds: "),
     (TINY.replace("[0, 1]", "3") + ARMS, "small.toml field seeds: "),
@@ -271,3 +274,86 @@ def test_quickstart_is_what_the_readme_says() -> None:
 def test_an_unreadable_study_is_a_usage_error() -> None:
     with pytest.raises(UserError, match="large"):
         read("# " + "x" * 2**20 + TINY + ARMS)
+
+
+# -- axes that arms share -----------------------------------------------------------------------------------------
+
+SHARED = (
+    'family = "like-for-like"\nbaseline = "none"\n' + TINY
+    + "[tiny.axes.none]\nlabel_noise = [0.5]\n[tiny.axes.mixup]\nlabel_noise = [0.5]\n" + ARMS
+    + "[axes.none]\nlabel_noise = [0.0, 0.2]\n[axes.mixup]\nalpha = [0.5, 2.0]\nlabel_noise = [0.0, 0.2]\n"
+)  # fmt: skip
+
+
+def test_like_for_like_holds_each_arm_against_the_baseline_at_the_same_values_of_its_axes():
+    found = read(SHARED)
+    assert found.fields.family == tuple(
+        (f"mixup alpha={alpha}, label_noise={noise}", f"none label_noise={noise}")
+        for alpha in ("0.5", "2.0")
+        for noise in ("0.0", "0.2")
+    )
+    assert found.alike and found.document()["comparison"]["family"] == [list(pair) for pair in found.fields.family]
+    with pytest.raises(UserError, match="field family: no arm has the axes of mixup"):
+        read(SHARED, baseline="mixup")
+
+
+def test_a_typed_or_tiny_axis_replaces_the_values_of_every_arm_that_has_it():
+    assert read(SHARED, tiny=True).names == [
+        "none label_noise=0.5", "mixup alpha=0.5, label_noise=0.5", "mixup alpha=2.0, label_noise=0.5"]  # fmt: skip
+    assert read(SHARED, set=("axes.label-noise=0.1,0.3",)).names[:2] == ["none label_noise=0.1", "none label_noise=0.3"]
+    assert read(SHARED, set=("axes.alpha=1",)).names[2:] == ["mixup alpha=1, label_noise=0.0",
+                                                            "mixup alpha=1, label_noise=0.2"]  # fmt: skip
+    for text, told in (("axes.alhpa=1", "no arm has this axis; got axes.alhpa. Did you mean alpha"),
+                       ("axes.alpha=", "--set axes.alpha: no values"), ("axes.alpha", "names no setting of the study"),
+                       ("axes.alpha=-1", "--set axes.alpha[0]: out of range")):  # fmt: skip
+        with pytest.raises(UserError) as error:
+            read(SHARED, set=(text,))
+        assert told in str(error.value)
+
+
+def test_a_screen_does_not_rank_arms_that_are_held_against_their_like_alone():
+    with pytest.raises(UserError, match="--screen: ranks all arms, and the study compares like with like"):
+        read(SHARED, screen=True)
+    assert read(SHARED, confirm="mixup alpha=2.0, label_noise=0.2;none label_noise=0.0").fields.family
+
+
+def test_data_sets_may_be_an_axis(folder, capsys):
+    """Grey and colour, even and uneven, each with its own constants, border and mirror."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for name, shape, labels in (
+        ("grey", (12, 12), [0, 1, 2] * 20),
+        ("colour", (9, 9, 3), [0] * 40 + [1] * 14 + [2] * 6),
+    ):
+        images, held = rng.integers(0, 256, (60, *shape), dtype=np.uint8), np.array(labels)[:, None]
+        np.savez(f"{name}.npz", train_images=images, train_labels=held, test_images=images, test_labels=held,
+                 val_images=images[:5], val_labels=held[:5])  # fmt: skip
+    text = 'metric = "test.balanced"\nfamily = "like-for-like"\n' + TINY.replace("per_class = 6\n", 'net = "small"\n')
+    axes = "".join(f'[axes.{arm}]\ndataset = ["grey.npz", "colour.npz"]\n' for arm in ("none", "mixup"))
+    found = read(text + ARMS + axes)
+    flips = {arm.settings.dataset: (arm.settings.flip, arm.settings.pad) for arm in found.arms}
+    assert flips == {"grey.npz": (False, 1), "colour.npz": (True, 1)}
+    assert main(["ablate", "small.toml", "--seeds", "2", "--devices", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "test.balanced in points" in out and "accuracy" in out and "grey.npz and colour.npz" in out
+    assert "mixup dataset=colour.npz - none" in out and "unequal" not in out and "exploratory" not in out
+
+
+def test_domains_is_held_per_data_set_and_leaves_the_mirror_to_it(tmp_path):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    for name in ("dermamnist", "organamnist"):
+        classes, channels = sources.KNOWN[name].classes, sources.KNOWN[name].channels
+        images = rng.integers(0, 256, (440, 28, 28, channels), dtype=np.uint8)
+        labels = (np.arange(440) % classes)[:, None]
+        (tmp_path / "data").mkdir(exist_ok=True)
+        np.savez(tmp_path / "data" / f"{name}.npz", train_images=images, train_labels=labels, test_images=images,
+                 test_labels=labels)  # fmt: skip
+    found = design.read(Typed("domains", set=("axes.dataset=dermamnist,organamnist",)), {}, {})
+    assert found.cells == 4 * 2 * 8 and found.fields.metric == "test.balanced"
+    assert {arm.settings.dataset: arm.settings.flip for arm in found.arms} == {"dermamnist": True, "organamnist": False}
+    assert len(found.fields.family) == 6 and all(a.split("=")[1] == b.split("=")[1] for a, b in found.fields.family)
+    with pytest.raises(UserError, match="svhn: not found"):
+        design.read(Typed("domains"), {}, {})

@@ -29,9 +29,9 @@ def test_blocks_are_timed_after_the_warm_up_in_an_order_that_is_reversed_every_s
     made: list[str] = []
     step = training.Training.step
 
-    def counted(self, images):
+    def counted(self, order, k):
         made.append(self.settings.method.name)
-        step(self, images)
+        step(self, order, k)
 
     monkeypatch.setattr(training.Training, "step", counted)
     monkeypatch.setattr(overhead, "clock_of", lambda device: lambda: float(len(made)))

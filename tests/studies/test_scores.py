@@ -76,6 +76,13 @@ def test_where_only_the_last_epochs_are_evaluated_there_is_no_curve(tmp_path):
     assert found["epochs_to_90"] is found["curve_area"] is None and found["test.top1"] == pytest.approx(92)
 
 
+def test_a_run_from_before_balanced_accuracy_has_none_and_a_new_one_has_it(tmp_path, trained):
+    old, new = scores_of(written(tmp_path)), score(trained, "none")
+    assert old["test.balanced"] is old["wrong_labels_learnt"] is None
+    assert new.values["test.balanced"] == pytest.approx(100 * trained.finished()["balanced_accuracy"])
+    assert new.facts["test_class_ratio"] == pytest.approx(37 / 35)
+
+
 def test_a_trained_run_scores_what_its_files_say(trained):
     found, result = score(trained, "none"), trained.finished()
     assert (found.arm, found.seed, found.run) == ("none", 0, trained.id)

@@ -15,6 +15,7 @@ from mixcli.report import tables
 from mixcli.report.probes.figures import number
 
 LONG = 2000
+SITES = 8  # columns that 80 characters hold beside the names
 MANY = 6  # headline numbers of a probe that a line holds
 
 
@@ -22,7 +23,8 @@ def shown(findings: Any, folders: Sequence[str] = ()) -> RenderableType:
     """The tables of findings, remarks below them."""
     parts: list[RenderableType] = []
     for section in findings.page.sections(findings.table, findings.about):
-        parts += [tables.section(section), Text()]
+        wide = len(section.headings) > max(SITES, len(section.rows))
+        parts += [tables.section(section.turned() if wide else section), Text()]
     lines = [*findings.remarks, *(f"files: {folder}" for folder in dict.fromkeys(folders))]
     return Group(text(findings.about["told"], "bold"), Text(), *parts, *map(text, lines))
 

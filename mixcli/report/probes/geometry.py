@@ -14,6 +14,7 @@ HEADINGS = {"cohesion_pair": "cohesion (pairs)", "separability_centred": "separa
 ABOUT = ("checkpoint", "role", "method", "run_seed", "digest", "weights", "epoch", "selected", "dataset", "split",
          "images", "row", "site", "classes", "linear_converged")  # fmt: skip
 NAMED = 12  # classes at most, whose names fit a figure
+ROOM = (60, 12)  # pixels that a name takes across and down
 
 
 def sections(table: Any, about: Mapping[str, Any]) -> Iterator[Section]:
@@ -111,25 +112,38 @@ def _planes(table: Any, about: Mapping[str, Any]) -> Any:
     left.margins(0.18)
     classes = table[(table["row"] == "class") & (table["site"] == site)]
     for place, label in enumerate(shown):
-        _classes(right, classes[classes["checkpoint"] == label], place, named=place == 0)
+        _classes(right, classes[classes["checkpoint"] == label], place)
     figures.panel(right, "their classes", x="distance to the nearest class →", y="cohesion of pairs →")
     right.margins(0.12)
+    _class_names(right, classes[classes["checkpoint"] == next(iter(shown))])
     below = f"{about['dataset']}, {about['split']} split, {about['images']:,} images; upper right: tight and apart"
     figures.titled(page, "Are classes tight, and are they apart?", below)
     figures.legend(page, left)
     return page
 
 
-def _classes(axis: Any, rows: Any, place: int, named: bool) -> None:
-    """A dot per class; the names of all where they fit, else of the loosest and of those nearest to another."""
+def _classes(axis: Any, rows: Any, place: int) -> None:
+    """A dot per class."""
     few = len(rows) <= NAMED
     axis.plot(rows["class_apart"], rows["class_cohesion"], figures.MARKS[place % len(figures.MARKS)], linestyle="none",
               color=figures.COLOURS[place % len(figures.COLOURS)], markersize=5.5 if few else 3.8,
               alpha=0.9 if few else 0.7)  # fmt: skip
-    if not named:
-        return
+
+
+def _class_names(axis: Any, rows: Any) -> None:
+    """The names of all classes where they fit, else of the loosest and of those nearest to another.
+
+    Of two names that would lie on each other the second is left out.
+    """
+    few = len(rows) <= NAMED
     told = rows if few else rows[_extreme(rows["class_cohesion"]) | _extreme(rows["class_apart"])]
+    axis.autoscale_view()  # the scale is settled only when it is asked for
+    written: list[Any] = []
     for _, row in told.iterrows():
+        at = axis.transData.transform((row["class_apart"], row["class_cohesion"]))
+        if any(abs(at[0] - x) < ROOM[0] and abs(at[1] - y) < ROOM[1] for x, y in written):
+            continue
+        written.append(at)
         axis.annotate(
             figures.printable(str(row["class"]), limit=18),
             (row["class_apart"], row["class_cohesion"]),

@@ -23,13 +23,12 @@ from torch.utils.data import DataLoader, Dataset
 from mixcli.data.augment import Augmentation
 from mixcli.data.order import epoch
 from mixcli.data.resident import Resident
+from mixcli.engine.timing import Clock, wall_of
 from mixcli.mixing import class_blend
 from mixcli.sampling import Random
 
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # CIFAR-100's
 WORKERS = 2
-
-Clock = Callable[[], float]
 
 
 def data(images: int = 4096, batch: int = 128, rounds: int = 5) -> dict[str, Any]:
@@ -70,17 +69,6 @@ def in_turns(measures: dict[str, Callable[[], float]], rounds: int) -> dict[str,
 def clock_of(device: torch.device) -> Clock:
     """CPU seconds of this process; on CUDA wall seconds after all that was asked for is done."""
     return wall_of(device) if device.type == "cuda" else time.process_time
-
-
-def wall_of(device: torch.device) -> Clock:
-    """Wall seconds, on CUDA after all that was asked for is done."""
-
-    def wall() -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return wall
 
 
 @contextmanager

@@ -29,8 +29,8 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
+from mixcli import options
 from mixcli.engine.device import prepare
-from mixcli.errors import UserError, nearest
 from mixcli.methods import supervised
 from mixcli.mix import Context, implementation
 from mixcli.sampling import Random
@@ -100,13 +100,30 @@ def mixing(
     }  # fmt: skip
 
 
+def beside(settings: Mixing, other: Mixing, side: int = 32, batch: int = 128, rounds: int = 7) -> dict[str, Any]:
+    """What a mixing costs, drawn and applied, beside another: the two take turns on one batch, one thread.
+
+    `us` and `other_us` are microseconds per image, `times` how many times the other's it is: the median of the rounds,
+    `lowest` and `highest`.
+    """
+    inputs = _inputs(side, batch, torch.device("cpu"))
+    forms = {"it": _ours(settings, inputs), "other": _ours(other, inputs)}
+    with one_thread():
+        clock = clock_of(inputs.device)
+        turns = {name: _turn(form, _pilot(form, batch, clock), batch, math.inf, clock) for name, form in forms.items()}
+        whole: dict[str, list[float]] = {name: [] for name in turns}
+        for number in range(rounds):
+            for name, turn in turns.items():
+                whole[name].append(turn.take(number, clock)[1])
+    found = ratio(whole, "it", "other")
+    return {"pixels": side, "batch": batch, "us": _us(whole["it"]), "other_us": _us(whole["other"]),
+            "times": found["median"], "lowest": found["lowest"], "highest": found["highest"]}  # fmt: skip
+
+
 def _chosen(names: Collection[str] | None) -> list[Mixing]:
     """The settings that are measured: each mixing per image, and per batch where torchvision has it."""
-    known = {name: cls for name, cls in METHODS.items() if issubclass(cls, Mixing)}
-    for name in names or ():
-        if name not in known:
-            raise UserError("usage", "bench", "unknown mixing", got=name, hint=nearest(name, known))
-    classes = [cls for name, cls in known.items() if names is None or name in names]
+    known = [cls for cls in METHODS.values() if issubclass(cls, Mixing)]
+    classes = known if names is None else [options.method(name, "--names", Mixing) for name in dict.fromkeys(names)]
     per_batch = [cls for cls in classes if cls in IN_TORCHVISION]
     return [cls.model_validate({"per": "sample"}) for cls in classes] + [
         cls.model_validate({"per": "batch"}) for cls in per_batch

@@ -18,7 +18,7 @@ others the parts before the net are measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
@@ -26,17 +26,18 @@ from typing import Any
 
 import numpy as np
 
+from mixcli import options
 from mixcli.data.order import Order
 from mixcli.data.sources import Source, Split
 from mixcli.engine import device as devices
 from mixcli.engine.stopping import Stop
-from mixcli.engine.training import Training
-from mixcli.errors import UserError, nearest
+from mixcli.engine.timing import Clock
+from mixcli.engine.training import Silent, Training
 from mixcli.mix import Batch, implementation
 from mixcli.runs import Run
 from mixcli.sampling import Random
 from mixcli.settings import METHODS, Facts, Method, Mixing, NoMixing, Train, complete
-from mixcli.studies.bench.benchmark import Clock, clock_of, environment, ratio
+from mixcli.studies.bench.benchmark import clock_of, environment, ratio
 
 PARTS = ("data", "plan", "forward", "backward", "optimizer")
 ROUNDS = 3  # turns that a method has at least, where the time runs out
@@ -98,11 +99,8 @@ def step(
 
 def _chosen(names: Collection[str] | None) -> list[Method]:
     """The methods that take turns, plain training first."""
-    for name in names or ():
-        if name not in METHODS:
-            raise UserError("usage", "bench", "unknown method", got=name, hint=nearest(name, METHODS))
-    others = [cls for name, cls in METHODS.items() if cls is not NoMixing and (names is None or name in names)]
-    return [NoMixing(), *(cls() for cls in others)]
+    others = METHODS.values() if names is None else [options.method(name, "--names") for name in dict.fromkeys(names)]
+    return [NoMixing(), *(cls() for cls in others if cls is not NoMixing)]
 
 
 def _source(facts: Facts) -> Source:
@@ -113,15 +111,6 @@ def _source(facts: Facts) -> Source:
     half = (0.5,) * facts.channels
     names = tuple(map(str, range(facts.classes)))
     return Source(facts.identity, facts, names, train, None, train.take(np.arange(0)), half, half, digest="")
-
-
-class Silent:
-    """A reporter that tells nothing."""
-
-    def note(self, line: str) -> None: ...
-    def warn(self, subject: str, problem: str) -> None: ...
-    def step(self, done: int, total: int) -> None: ...
-    def epoch(self, row: dict[str, Any]) -> None: ...
 
 
 def _training(method: Method, base: dict[str, Any], source: Source) -> Training:
@@ -180,11 +169,15 @@ class Bench:
         mean = {part: sum(one[part] for one in made) / len(made) for part in made[0]}
         mean["data"] += layout
         if self.steps and training.machine.device.type == "cuda":
-            start = clock()
-            for _ in range(self.steps):  # the loop's own step: `made_step` mixes once more
-                training.step(order.step(training.state.step % training.steps))
-            mean["unbroken"] = (clock() - start) / self.steps + layout
+            mean["unbroken"] = self.unbroken(order, clock) + layout
         self.turns.append(mean)
+
+    def unbroken(self, order: Order, clock: Clock) -> float:
+        """Seconds of a step of the loop's own; `made_step` mixes once more."""
+        training, start = self.training, clock()
+        for _ in range(self.steps):
+            training.step(order, training.state.step % training.steps)
+        return (clock() - start) / self.steps
 
     def row(self, plain: Bench) -> dict[str, Any]:
         """The medians over the turns; see `step`."""
@@ -209,52 +202,53 @@ class Bench:
         return [sum(turn[part] for part in PARTS) for turn in self.turns] if self.steps else []
 
 
-def stepping(training: Training) -> Iterator[None]:
-    """Makes the steps of the training loop, one after each `next`, epoch after epoch and beyond the last."""
-    while True:
-        order = training.order(training.state.step // training.steps)
-        for k in range(training.state.step % training.steps, training.steps):
-            training.step(order.step(k))
-            yield
-
-
 def made_step(training: Training, order: Order, clock: Clock) -> dict[str, float]:
     """Makes the training's next step, as its own loop does, and tells the seconds of each part, and of `mix`.
 
     Left out is only the seed of dropout, which no net here has; `mix` is done once more, after the step.
     """
-    at = [clock()]
-    images = order.step(training.state.step % training.steps)
+    state, at = training.state, [clock()]
+    k = state.step % training.steps
+    images = order.step(k)
     batch = training.batch(images)
     at.append(clock())
-    plan = training.plan(images)
+    plan, together = _planned(training, order, k)
     at.append(clock())
     with training.machine.autocast():
         losses = training.forward(batch, plan)
     at.append(clock())
-    training.state.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     losses.total.backward()
     at.append(clock())
-    state = training.state
-    if training.guard.watch(state.step, losses.total, state.net.parameters(), state.optimizer):
+    norm = state.gradient_norm()
+    if training.guard.watch(state.step, losses.total, norm, state.optimizer):
         training.guard.first_bad()
-    state.update(losses, len(images.rows) + len(images.unlabelled))
+    state.update([losses], len(images.rows) + len(images.unlabelled), norm)
     at.append(clock())
     parts = dict(zip(PARTS, np.diff(at).tolist(), strict=True))
+    parts["plan"] /= together
     return {**parts, "mix": _mixed(training.settings.method, batch, plan, clock)}
+
+
+def _planned(training: Training, order: Order, k: int) -> tuple[Any, int]:
+    """The plan of step k, and with how many it was drawn: always anew, or one turn in many would pay for all."""
+    training.plans.clear()
+    plan = training.planned(order, k)
+    return plan, 1 + len(training.plans)
 
 
 def made_batch(training: Training, order: Order, clock: Clock) -> dict[str, float]:
     """What of the next step happens before the net, in seconds; the step is passed over."""
     start = clock()
-    images = order.step(training.state.step % training.steps)
+    k = training.state.step % training.steps
+    images = order.step(k)
     batch = training.batch(images)
     data = clock()
-    plan = training.plan(images)
+    plan, together = _planned(training, order, k)
     drawn = clock()
     training.state.step += 1
     mix = _mixed(training.settings.method, batch, plan, clock)
-    return {"data": data - start, "plan": drawn - data, "mix": mix}
+    return {"data": data - start, "plan": (drawn - data) / together, "mix": mix}
 
 
 def _mixed(method: Method, batch: Batch, plan: Any, clock: Clock) -> float:

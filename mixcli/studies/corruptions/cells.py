@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixcli.corruptions import archive, official, sums
+from mixcli import archive
+from mixcli.corruptions import official, sums
 from mixcli.corruptions.catalogue import SEVERITIES, SUBSTITUTES
 from mixcli.corruptions.generated import Generated, Offer, digest, offer, textures
 from mixcli.corruptions.keyed import GENERATOR_VERSION

@@ -126,6 +126,9 @@ def gradient(net: StagedNet, loss: Tensor) -> Tensor:
     )
 
 
+BRANCH_DROPOUT = ("StochasticDepth", "DropPath")  # torchvision's and timm's, by name: neither need be imported
+
+
 @contextmanager
 def undisturbed(net: StagedNet) -> Iterator[None]:
     """Inside, the net computes as in training but for dropout, with gradients; BatchNorm's averages and every mode are
@@ -134,7 +137,7 @@ def undisturbed(net: StagedNet) -> Iterator[None]:
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     net.train()
     for module in net.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, nn.modules.dropout._DropoutNd) or type(module).__name__ in BRANCH_DROPOUT:
             module.training = False
     try:
         with torch.enable_grad():

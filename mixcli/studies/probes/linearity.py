@@ -27,7 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from mixcli.errors import UserError
-from mixcli.nets.staged import StagedNet, build
+from mixcli.nets.building import of_run
+from mixcli.nets.staged import StagedNet
 from mixcli.nets.whitening import whitenings
 from mixcli.report.probes import linearity as page
 from mixcli.sampling import Random, dirichlet
@@ -242,10 +243,8 @@ def intervals(sums: np.ndarray, counts: np.ndarray | None) -> np.ndarray:
 
 def untrained(subject: Subject, random: Random) -> StagedNet:
     """The subject's net before any training, its weights drawn from `random`; a whitening of images is no training."""
-    settings, data = subject.settings, subject.data
-    assert settings.net is not None
-    whitened = tuple(data["size"]) if settings.zca else None
-    net = build(settings.net, data["channels"], len(data["classes"]), settings.width, random, whitened)
+    data = subject.data
+    net = of_run(subject.settings, data["channels"], len(data["classes"]), tuple(data["size"]), random)
     for layer, fitted in zip(whitenings(net), whitenings(subject.net), strict=True):
         layer.load_state_dict(fitted.state_dict())
     return net.to(subject.machine.device).eval()

@@ -103,7 +103,7 @@ def test_what_is_too_dear_takes_fewer_images():
 
 
 def test_an_unknown_mixing_is_refused():
-    with pytest.raises(UserError, match="unknown mixing"):
+    with pytest.raises(UserError, match="--names: unknown; got mixap"):
         mixing_cost.mixing(names=["mixap"])
-    with pytest.raises(UserError, match="unknown mixing"):
+    with pytest.raises(UserError, match="--names: cannot be used here; got none"):
         mixing_cost.mixing(names=["none"])

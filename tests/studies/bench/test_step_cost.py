@@ -59,10 +59,16 @@ def test_a_timed_step_leaves_what_the_loops_own_step_leaves(name):
             order = timed.order(0)
             k = own.state.step % own.steps
             step_cost.made_step(timed, order, lambda: 0.0)
-            own.step(order.step(k))
+            own.step(order, k)
     assert timed.state.step == own.state.step == 3
     weights = zip(timed.state.net.state_dict().values(), own.state.net.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in weights)
+
+
+def test_steps_without_waiting_are_the_loops_own_too():
+    bench = step_cost.Bench(training("fmix"), steps=3)
+    assert bench.unbroken(bench.training.order(0), lambda: float(bench.training.state.step)) == 1
+    assert bench.training.state.step == 3
 
 
 def test_of_a_slow_net_only_plain_steps_are_made(monkeypatch):
@@ -74,12 +80,14 @@ def test_of_a_slow_net_only_plain_steps_are_made(monkeypatch):
     assert fmix["mixing_share"] == pytest.approx((fmix["plan_ms"] + fmix["mix_ms"]) / plain["step_ms"])
 
 
-def test_what_happens_before_the_net_is_that_of_successive_steps(monkeypatch):
+@pytest.mark.parametrize("make", [step_cost.made_batch, step_cost.made_step])
+def test_successive_steps_pay_for_a_plan_each_though_plans_are_drawn_together(monkeypatch, make):
     made, keys, draw = training("fmix"), [], supervised.draw
+    made.ahead = 1
     monkeypatch.setattr(supervised, "draw", lambda s, c, random: keys.append(random.step) or draw(s, c, random))
-    for _ in range(3):
-        step_cost.made_batch(made, made.order(0), lambda: 0.0)
-    assert keys == [0, 1, 2]
+    found = [make(made, made.order(0), lambda: float(len(keys))) for _ in range(3)]
+    assert [parts["plan"] for parts in found] == [1, 1, 1]
+    assert keys == [0, 1, 2, 3, 1, 2, 3, 2, 3]  # of the four steps of the epoch
 
 
 def test_nothing_is_written(tmp_path, monkeypatch):
@@ -90,7 +98,7 @@ def test_nothing_is_written(tmp_path, monkeypatch):
 
 def test_plain_training_comes_first_and_unknown_methods_are_refused():
     assert [type(method) for method in step_cost._chosen(["cutmix"])] == [NoMixing, METHODS["cutmix"]]
-    with pytest.raises(UserError, match="unknown method"):
+    with pytest.raises(UserError, match="--names: unknown; got cutmax. Did you mean cutmix"):
         step_cost.step(names=["cutmax"])
     with pytest.raises(UserError, match="--net"):
         step_cost.step(net="smell")

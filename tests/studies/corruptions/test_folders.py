@@ -13,8 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
+from mixcli import archive
 from mixcli.cli import main
-from mixcli.corruptions import archive, digital, official, published
+from mixcli.corruptions import digital, official, published
 from mixcli.corruptions.generated import Generated
 from mixcli.data import sources
 from mixcli.errors import UserError

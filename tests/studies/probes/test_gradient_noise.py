@@ -12,6 +12,7 @@ from torch import nn
 from mixcli.methods import synermix
 from mixcli.mix import Batch, Context
 from mixcli.mixing import class_blend
+from mixcli.nets.building import build
 from mixcli.nets.staged import StagedNet
 from mixcli.sampling import Random
 from mixcli.settings import MixUp, SynerMix
@@ -179,3 +180,11 @@ def test_the_cosine_of_a_part_with_itself_is_one_with_its_negative_minus_one_and
     first[cut["stem"]], last[cut["head"]] = 1, 1
     found = cosine(first, last, cut)
     assert found["total"] == 0 and math.isnan(found["layer1"])
+
+
+def test_dropout_of_whole_branches_is_switched_off_too():
+    net = build("torchvision:swin_t", 3, fakes.CLASSES, None, Random(0, "init"), size=(32, 32))
+    with undisturbed(net), torch.no_grad():
+        assert torch.equal(net(fakes.images(4, 32, 32)), net(fakes.images(4, 32, 32)))
+    with torch.no_grad():
+        assert not torch.equal(net.train()(fakes.images(4, 32, 32)), net(fakes.images(4, 32, 32)))

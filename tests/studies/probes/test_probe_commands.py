@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from mixcli.cli import main
+from mixcli.report.export import Section
+from mixcli.report.probes import findings
 from mixcli.settings import MixUp, SynerMix
 from tests.engine import harness
 
@@ -220,3 +225,14 @@ def test_a_dry_run_tells_the_cost_of_every_probe_and_writes_nothing(runs, capsys
     code, out, err = probe(capsys, "all", runs["synermix"], "--dry-run", "--out", tmp_path / "none")
     assert code == 0 and "nothing was started" in out and not (tmp_path / "none").exists()
     assert all(f"{name}: " in err for name in ("linearity", "geometry", "hull", "gradient-noise"))
+
+
+def test_the_table_of_a_net_of_many_stages_stands_upright_and_fits_80_characters():
+    sites = tuple(f"block{n}" for n in range(20))
+    table = Section(("dev_spread", *sites), (("mixup, seed 0", *(f"{n}.000" for n in range(20))),))
+    page = SimpleNamespace(sections=lambda *_: [table])
+    written = io.StringIO()
+    console = Console(file=written, width=80)
+    console.print(findings.shown(SimpleNamespace(page=page, table=None, about={"told": "told"}, remarks=())))
+    lines = [line.split() for line in written.getvalue().splitlines()]
+    assert all([site, f"{n}.000"] in lines for n, site in enumerate(sites))

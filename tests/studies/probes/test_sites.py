@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from mixcli.errors import UserError
-from mixcli.nets.staged import StagedNet, build
+from mixcli.nets.building import build
+from mixcli.nets.staged import StagedNet
 from mixcli.sampling import Random
 from mixcli.settings import NETS
 from mixcli.studies.probes import sites

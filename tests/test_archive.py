@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from mixcli.corruptions import archive
+from mixcli import archive
 from mixcli.corruptions.published import PUBLISHED
 from mixcli.errors import UserError
 
