@@ -53,7 +53,7 @@ class WandB:
     """A run of the project `mixcli`, or of WANDB_PROJECT, under the run's own name and id."""
 
     def __init__(self, job: Job, first: int):
-        import wandb
+        import wandb  # type: ignore[import-not-found]
 
         mode: Any = os.environ.get("WANDB_MODE") or "offline"
         self.run = wandb.init(
