@@ -83,7 +83,6 @@ def test_of_a_slow_net_only_plain_steps_are_made(monkeypatch):
 @pytest.mark.parametrize("make", [step_cost.made_batch, step_cost.made_step])
 def test_successive_steps_pay_for_a_plan_each_though_plans_are_drawn_together(monkeypatch, make):
     made, keys, draw = training("fmix"), [], supervised.draw
-    made.ahead = 1
     monkeypatch.setattr(supervised, "draw", lambda s, c, random: keys.append(random.step) or draw(s, c, random))
     found = [make(made, made.order(0), lambda: float(len(keys))) for _ in range(3)]
     assert [parts["plan"] for parts in found] == [1, 1, 1]
