@@ -108,7 +108,7 @@ def _shares(axis: Any, table: Any, shown: Mapping[str, str]) -> None:
         blends = 100 * float(row["share_blends"])
         axis.text(0.005, y - 0.29, f"blends: {blends:.2g} %", fontsize=8, color=figures.COLOURS[0], va="bottom")
     figures.panel(axis, "shares of the whole gradient's noise", x="share of trace")
-    axis.set_yticks(range(len(shown)), [figures.printable(n, limit=30).replace(", ", "\n") for n in shown.values()])
+    axis.set_yticks(range(len(shown)), [figures.printable(n, limit=60).replace(", ", "\n") for n in shown.values()])
     axis.set(ylim=(len(shown) - 0.4, -0.6), xlim=(0, 1))
     axis.grid(axis="y", visible=False)
     axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=3, frameon=False, fontsize=8)
