@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,6 +26,25 @@ from mixcli.nets.staged import StagedNet
 from mixcli.nets.whitening import Whitening
 from mixcli.sampling import Random
 from mixcli.settings import BORROWED, LIBRARIES, NETS, Train
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A net as it was asked for; see `build`."""
+
+    name: str
+    channels: int
+    classes: int
+    width: int | None
+    size: tuple[int, int] | None
+    cut: tuple[str, ...] | None
+    pretrained: bool
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """The size of the images, on which the nets of others are cut."""
+        assert self.size is not None, "nets of others are cut on images of the size they will see"
+        return self.size
 
 
 def build(
@@ -47,14 +68,10 @@ def build(
     pretrained  of such a net: start from published weights that are at hand
     Raises UserError for an unknown name, for what a net does not take, and what its builder raises.
     """
+    make = _ours if name in NETS else _borrowed if name.partition(":")[0] in LIBRARIES else _somebodys
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random.key & (2**63 - 1))
-        if name in NETS:
-            net = _ours(name, channels, classes, width, cut, pretrained)
-        elif name.partition(":")[0] in LIBRARIES:
-            net = _borrowed(name, channels, classes, width, size, cut, pretrained)
-        else:
-            net = _somebodys(name, channels, classes, width, size, cut, pretrained)
+        net = make(Wanted(name, channels, classes, width, size, cut, pretrained))
     if whitened is not None:
         first = next(iter(net.stages))
         net.stages[first] = nn.Sequential(Whitening((channels, *whitened)), net.stages[first])
@@ -74,71 +91,57 @@ def of_run(
                  pretrained=published)  # fmt: skip
 
 
-def _ours(
-    name: str, channels: int, classes: int, width: int | None, cut: tuple[str, ...] | None, pretrained: bool
-) -> StagedNet:
+def _ours(wanted: Wanted) -> StagedNet:
     """A net of this package."""
-    if cut is not None:
-        raise UserError("config", "cut", f"{name} is cut into stages already", hint="Leave it out")
-    _refuse_pretrained(name, pretrained)
-    make: Callable[..., StagedNet] = import_module(NETS[name][0]).BUILDERS[name]
-    return make(channels, classes, **({} if width is None else {"width": width}))
+    if wanted.cut is not None:
+        raise UserError("config", "cut", f"{wanted.name} is cut into stages already", hint="Leave it out")
+    _refuse_pretrained(wanted)
+    make: Callable[..., StagedNet] = import_module(NETS[wanted.name][0]).BUILDERS[wanted.name]
+    return make(wanted.channels, wanted.classes, **({} if wanted.width is None else {"width": wanted.width}))
 
 
-def _borrowed(
-    name: str,
-    channels: int,
-    classes: int,
-    width: int | None,
-    size: tuple[int, int] | None,
-    cut: tuple[str, ...] | None,
-    pretrained: bool,
-) -> StagedNet:
+def _borrowed(wanted: Wanted) -> StagedNet:
     """A net of another library, `library:name`."""
-    if width is not None:
-        raise UserError("config", "width", f"{name} has channels of its own", got=width, hint="Leave it out")
-    assert size is not None, "nets of other libraries are cut on images of the size they will see"
-    return borrowed.build(name, channels, classes, size, cut, pretrained)
+    if wanted.width is not None:
+        problem = f"{wanted.name} has channels of its own"
+        raise UserError("config", "width", problem, got=wanted.width, hint="Leave it out")
+    return borrowed.build(wanted.name, wanted.channels, wanted.classes, wanted.seen, wanted.cut, wanted.pretrained)
 
 
-def _somebodys(
-    name: str,
-    channels: int,
-    classes: int,
-    width: int | None,
-    size: tuple[int, int] | None,
-    cut: tuple[str, ...] | None,
-    pretrained: bool,
-) -> StagedNet:
+def _somebodys(wanted: Wanted) -> StagedNet:
     """A net out of a file or a package."""
-    own = own_code.net(name, "--net")
-    if own is None:
-        known = [*NETS, *BORROWED, *own_code.offered("nets")]
-        raise UserError("usage", "--net", "unknown", got=name, hint=nearest(name, known))
-    _refuse_pretrained(name, pretrained)
-    assert size is not None, "nets of others are cut on images of the size they will see"
-    given = {"channels": channels, "classes": classes, "size": size, "width": width}
-    takes = inspect.signature(own.value).parameters
-    if width is not None and "width" not in takes:
-        raise UserError("config", "width", f"{own_code.anonymous(name)} takes none", got=width, hint="Leave it out")
-    module = own_code.called(own, "--net", **{k: v for k, v in given.items() if k in takes and v is not None})
+    module, told = _made(wanted), own_code.anonymous(wanted.name)
     if isinstance(module, StagedNet):
-        if cut is not None:
-            raise UserError("config", "stages", f"{own_code.anonymous(name)} is cut already", hint="Leave them out")
+        if wanted.cut is not None:
+            raise UserError("config", "stages", f"{told} is cut already", hint="Leave them out")
         return module
     if not isinstance(module, nn.Module):
-        raise UserError("config", "--net", f"{own_code.anonymous(name)} returns no net", got=type(module).__name__,
+        raise UserError("config", "--net", f"{told} returns no net", got=type(module).__name__,
                         expected="torch.nn.Module")  # fmt: skip
-    if cut is None:
+    if wanted.cut is None:
         inside = ", ".join(path for path, _ in module.named_children())
         hint = "Give --cut (or --stages, where the method has none): submodules that run one after another, out of "
-        hint += inside
-        raise UserError("config", "--net", f"{own_code.anonymous(name)} is not cut into stages", hint=hint)
-    return cutting.cut(module, cutting.named(cut), torch.rand(2, channels, *size))
+        raise UserError("config", "--net", f"{told} is not cut into stages", hint=hint + inside)
+    return cutting.cut(module, cutting.named(wanted.cut), torch.rand(2, wanted.channels, *wanted.seen))
 
 
-def _refuse_pretrained(name: str, pretrained: bool) -> None:
-    if pretrained:
+def _made(wanted: Wanted) -> Any:
+    """What somebody's function returns for as much of what is wanted as it takes."""
+    own = own_code.net(wanted.name, "--net")
+    if own is None:
+        known = [*NETS, *BORROWED, *own_code.offered("nets")]
+        raise UserError("usage", "--net", "unknown", got=wanted.name, hint=nearest(wanted.name, known))
+    _refuse_pretrained(wanted)
+    takes = inspect.signature(own.value).parameters
+    if wanted.width is not None and "width" not in takes:
+        problem = f"{own_code.anonymous(wanted.name)} takes none"
+        raise UserError("config", "width", problem, got=wanted.width, hint="Leave it out")
+    given = {"channels": wanted.channels, "classes": wanted.classes, "size": wanted.seen, "width": wanted.width}
+    return own_code.called(own, "--net", **{k: v for k, v in given.items() if k in takes and v is not None})
+
+
+def _refuse_pretrained(wanted: Wanted) -> None:
+    if wanted.pretrained:
         hint = "For published weights: --net torchvision:NAME or timm:NAME"
-        problem = f"there are no published weights of {own_code.anonymous(name)}"
+        problem = f"there are no published weights of {own_code.anonymous(wanted.name)}"
         raise UserError("config", "pretrained", problem, hint=hint)
