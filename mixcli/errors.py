@@ -65,6 +65,11 @@ def unexpected(error: BaseException, hint: str) -> UserError:
     return UserError("internal", type(error).__name__, text, hint=hint)
 
 
+def first_line(error: BaseException, otherwise: str | None = None) -> str:
+    """The first line of what an exception says; of a silent one `otherwise`, or the name of its class."""
+    return (str(error).strip().splitlines() or [otherwise or type(error).__name__])[0]
+
+
 def printable(value: object, limit: int = 80) -> str:
     """`value` as text safe for a terminal: control and bidirectional characters escaped, at most `limit` characters."""
     text = "".join(

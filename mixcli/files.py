@@ -6,6 +6,7 @@ What the operating system refuses is told in one line that names the file.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -13,6 +14,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,11 @@ def told(path: Path) -> Iterator[None]:
         if error.errno in FULL:
             raise UserError("disk_full", str(path), "no space left; previous files kept") from error
         raise UserError("io", str(path), f"cannot be written ({error.strerror})") from error
+
+
+def md5_of(stream: BufferedReader) -> str:
+    """The md5 of an open file, in hex; read piece by piece."""
+    return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def append(path: Path, line: bytes) -> None:

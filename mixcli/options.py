@@ -142,6 +142,11 @@ def _brief(value: Any) -> Any:
     return "none" if value is None else value
 
 
+def data_root(typed: str | None, environ: Mapping[str, str]) -> str | None:
+    """The folder of the data sets as typed or as a variable has it, before any settings are known; None for neither."""
+    return typed or environ.get("MIXCLI_DATA_DIR") or environ.get("MIXCLI_DATA")
+
+
 def runs_root(typed: Mapping[str, str | bool | None], environ: Mapping[str, str]) -> str:
     """The folder of the runs before any settings are known."""
     return str(typed.get("runs") or environ.get("MIXCLI_RUNS") or Train.model_fields["runs"].get_default())

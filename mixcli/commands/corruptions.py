@@ -86,7 +86,7 @@ def eval_corruptions(
     from mixcli.studies.corruptions.robustness import Asked as What
     from mixcli.studies.corruptions.robustness import evaluate
 
-    data = data_dir or os.environ.get("MIXCLI_DATA_DIR") or os.environ.get("MIXCLI_DATA")
+    data = options.data_root(data_dir, os.environ)
     asked = What(
         name, tuple(checkpoints or ()), Path(options.runs_root({"runs": runs}, os.environ)), path(data), corruption,
         severity, generate=generate, official=official, verify=verify, allow_unofficial=allow_unofficial,

@@ -44,9 +44,10 @@ def data(
         if action != "fetch" or not url.startswith(("http://", "https://")):
             problem = "not an address" if action == "fetch" else "data verify has no such option"
             raise UserError("usage", "--mirror", problem, got=url, expected="http:// or https://")
+    from mixcli import options
     from mixcli.report.progress import Reporter
 
-    place = Path(data_dir or os.environ.get("MIXCLI_DATA_DIR") or os.environ.get("MIXCLI_DATA") or "data")
+    place = Path(options.data_root(data_dir, os.environ) or "data")
     if name == "digits":
         return _shown(action, name, [{"file": "digits", "state": "inside scikit-learn", "told": ""}])
     if action == "verify":

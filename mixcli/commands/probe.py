@@ -60,7 +60,7 @@ def probe(
     from mixcli.studies.probes import catalogue as probes
 
     own = probes.NoOptions() if what == "all" else options.own(probes.named(what).options, typed)
-    data = data_dir or os.environ.get("MIXCLI_DATA_DIR") or os.environ.get("MIXCLI_DATA")
+    data = options.data_root(data_dir, os.environ)
     numbers = {"images": number(images, "--images", "batch"), "seed": number(seed, "--seed", "seed")}
     if study is not None and (run is not None or against):
         raise UserError("usage", "--study", "names the runs, so none is given beside it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from contextlib import suppress
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.errors import UserError
-from mixcli.files import as_json, write_atomic
+from mixcli.files import as_json, md5_of, write_atomic
 
 
 def md5(files: Sequence[Path], memory: Path) -> list[str]:
@@ -36,6 +35,6 @@ def _sum(path: Path, remembered: dict[str, Any]) -> str:
     entry = remembered.get(key)
     if not (isinstance(entry, list) and entry[:2] == stamp and len(entry) == 3):
         with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            found = md5_of(stream)
         remembered[key] = entry = [*stamp, found]
     return str(entry[2])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mixcli.errors import UserError
+from mixcli.files import md5_of
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ LAYOUTS = {
 def verify(name: str, folder: Path) -> None:
     """Raises UserError unless every file of the set `name` is in `folder` and has its published sum."""
     layout = LAYOUTS[name]
-    for file, md5 in (layout.train | layout.test | layout.names).items():
+    for file, published in (layout.train | layout.test | layout.names).items():
         with _opened(folder, file) as stream:
-            _compare(file, hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest(), md5)
+            _compare(file, md5_of(stream), published)
 
 
 def part(name: str, folder: Path, files: dict[str, str]) -> tuple[np.ndarray, np.ndarray]:

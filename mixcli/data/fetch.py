@@ -8,7 +8,6 @@ is the published one, and is removed when it is not.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import re
 import shutil
@@ -24,7 +23,7 @@ from urllib.request import Request, urlopen
 from mixcli import __version__, archive
 from mixcli.data.downloads import Download
 from mixcli.errors import UserError
-from mixcli.files import UMASK, told
+from mixcli.files import UMASK, md5_of, told
 
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 2**18  # bytes
@@ -52,7 +51,7 @@ def fetch(one: Download, data: Path, mirrors: Sequence[str], listener: Listener)
         with told(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         _transfer(one, path, [f"{mirror.rstrip('/')}/{path.name}" for mirror in mirrors], listener)
-    elif (got := md5(path)) != one.md5:
+    elif (got := sum_of(path)) != one.md5:
         raise UserError("data_corrupt", str(path), "md5 differs from the published one", got=got, expected=one.md5,
                         hint="Remove it and fetch again")  # fmt: skip
     if not one.folder:
@@ -62,11 +61,11 @@ def fetch(one: Download, data: Path, mirrors: Sequence[str], listener: Listener)
     return "fetched and unpacked" if fetched else "unpacked"
 
 
-def md5(path: Path) -> str:
+def sum_of(path: Path) -> str:
     """The md5 of a file, in hex. Raises UserError where it cannot be read."""
     try:
         with path.open("rb") as stream:
-            return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+            return md5_of(stream)
     except OSError as error:
         raise UserError("data_missing", str(path), f"cannot be read ({error.strerror})") from None
 
@@ -86,7 +85,7 @@ def _transfer(one: Download, path: Path, mirrors: Sequence[str], listener: Liste
             if reason:
                 listener.note(f"{url}: {reason}")
                 reasons.append(reason)
-            elif (got := md5(part)) == one.md5:
+            elif (got := sum_of(part)) == one.md5:
                 return _named(file, part, path)
             else:
                 listener.note(f"{url}: md5 {got} differs from the published one")

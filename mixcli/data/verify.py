@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mixcli.data import sources
 from mixcli.data.downloads import Published
-from mixcli.data.fetch import md5
+from mixcli.data.fetch import sum_of
 from mixcli.errors import UserError
 from mixcli.settings import SIDES, Train
 
@@ -46,7 +46,7 @@ def verify(name: str, known: Published, data: Path) -> list[Check]:
 def _compared(data: Path, file: str, expected: str) -> Check:
     if not (data / file).is_file():
         return Check(file, MISSING)
-    got = md5(data / file)
+    got = sum_of(data / file)
     return Check(file, OK if got == expected else DIFFERS, got)
 
 

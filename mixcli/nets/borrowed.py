@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mixcli.errors import UserError, nearest
+from mixcli.errors import UserError, first_line, nearest
 from mixcli.nets.cutting import SIZES, cut, named, running
 from mixcli.nets.staged import StagedNet
 from mixcli.settings import TORCHVISION
@@ -57,7 +57,7 @@ def build(
     try:
         module = make(short, channels, classes, size, pretrained)
     except (AssertionError, ValueError, RuntimeError) as error:  # how the libraries refuse a size
-        reason = (str(error).strip().splitlines() or ["no reason is given"])[0]
+        reason = first_line(error, "no reason is given")
         problem = f"{name} cannot be built for images of {size[0]}x{size[1]} pixels ({reason})"
         raise UserError("config", "net", problem, hint=SIZES) from error
     stages, head, last = stages_of(short, module)

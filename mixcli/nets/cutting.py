@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from mixcli.errors import UserError, nearest
+from mixcli.errors import UserError, first_line, nearest
 from mixcli.nets.staged import StagedNet
 
 SIZES = "Name another net or a data set of larger images; --resize sets the side of image files"
@@ -98,9 +98,9 @@ def _called(module: nn.Module, images: Tensor) -> Tensor:
         with torch.no_grad():
             return module.eval()(images)
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         shape = f"{images.shape[2]}x{images.shape[3]}"
-        raise UserError("config", "net", f"images of {shape} pixels do not fit it ({reason})", hint=SIZES) from error
+        problem = f"images of {shape} pixels do not fit it ({first_line(error)})"
+        raise UserError("config", "net", problem, hint=SIZES) from error
     finally:
         module.train(training)
 
@@ -155,8 +155,7 @@ def _followed(module: nn.Module, ends: Sequence[str]) -> fx.Graph:
         for training in (True, False):
             graphs.append(_Follower(ends).trace(_Whole(module.train(training))))
     except Exception as error:  # tracing runs foreign code on stand-ins for tensors, and fails in as many ways
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise _refused(f"its forward cannot be followed ({reason[0]})") from error
+        raise _refused(f"its forward cannot be followed ({first_line(error)})") from error
     finally:
         module.train(before)
     if str(graphs[0]) != str(graphs[1]):

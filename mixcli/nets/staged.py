@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from mixcli.errors import UserError
+from mixcli.errors import UserError, first_line
 
 
 class StagedNet(nn.Module):
@@ -90,8 +90,7 @@ class StagedNet(nn.Module):
                 try:
                     x = torch.func.functional_call(stage, _on_meta(stage), (x,))
                 except (RuntimeError, AssertionError) as error:
-                    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-                    problem = f"images of {height}x{width} pixels do not fit it ({reason})"
+                    problem = f"images of {height}x{width} pixels do not fit it ({first_line(error)})"
                     raise UserError("config", "net", problem) from error
                 found[name] = (x.shape[2], x.shape[3]) if x.ndim == 4 else None
         return found
