@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import ModuleType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,15 @@ from torch import Tensor
 from mixcli.settings import Method
 
 PIECE = 2**19  # numbers of an image tensor that fit the cache of a core, beside as many of another
+
+
+class Box(NamedTuple):
+    """Rows and columns of a mask."""
+
+    rows: slice
+    columns: slice
+
+
 Form = Literal["any", "binary", "partial"]
 Place = Callable[[Tensor], Tensor]  # (B, C, H, W) partners -> what of them is mixed, of the same shape
 
@@ -74,6 +83,8 @@ class Mix:
     weight  K > 2: (K, B, 1, H, W) or (K, B, 1, 1, 1) float32, summing to 1 over K
     form    what is known of `keep` without looking, which saves passes over the pixels and changes no bit: `binary`
             (0 or 1), `partial` (below 1 everywhere), or `any`
+    box     where a binary `keep` is 0, if that is one box for all images; a compiled graph, which would be made anew
+            for each, does not look at it
     place   K = 2: what is done to the partners first, for a mixing that moves what it takes
     drawn   (B,) float64: the nominal share of the image itself, logged beside the realised `ratio`
     notes   named (B,) tensors for the log, such as `unpaired`
@@ -83,6 +94,7 @@ class Mix:
     keep: Tensor | None = None
     weight: Tensor | None = None
     form: Form = "any"
+    box: Box | None = None
     place: Place | None = None
     drawn: Tensor | None = None
     notes: dict[str, Tensor] = field(default_factory=dict)
@@ -93,8 +105,12 @@ class Mix:
         if self.weight is not None:
             return self.weight.mean(dim=(2, 3, 4), dtype=torch.float64).float()
         assert self.keep is not None
-        own = _means(_drawn_once(self.keep), self.form).expand(len(self.keep))
-        return torch.stack([own, 1 - own])
+        own = _means(_drawn_once(self.keep), self.form) if self._box is None else _outside(self._box, self.keep)
+        return torch.stack([own, 1 - own]).expand(2, len(self.keep))
+
+    @property
+    def _box(self) -> Box | None:
+        return None if torch.compiler.is_compiling() or self.form != "binary" else self.box
 
     def images(self, rows: Tensor) -> Tensor:
         """The mixed images, or features: (V*B, ...) stacked views in, (B, ...) out, dtype kept.
@@ -112,11 +128,12 @@ class Mix:
 
     def _pairs(self, work: Tensor) -> Tensor:
         assert self.keep is not None
-        own, partner = work[: self.source.shape[1]], self.source[1]
+        own, partner, plain = work[: self.source.shape[1]], self.source[1], self.place is None and _is_plain(work)
+        if plain and self._box is not None and self.keep.shape[2:] == own.shape[2:]:
+            return _pasted(work, own, partner, self._box)
         keep = _fit(_drawn_once(self.keep), own).to(own.dtype)
-        if self.place is None and _is_plain(work):
-            box = _rectangle(keep) if self.form == "binary" and len(keep) == 1 and work.ndim == 4 else None
-            return _mixed_in_pieces(work, partner, keep, self.form) if box is None else _pasted(work, partner, box)
+        if plain:
+            return _mixed_in_pieces(work, partner, keep, self.form)
         other = work[partner] if self.place is None else self.place(work[partner])
         mixed = other if self.form == "binary" else torch.lerp(other, own, keep)
         return mixed if self.form == "partial" else torch.where(keep == 1, own, mixed)
@@ -132,14 +149,14 @@ class Mix:
 
     def targets(self, labels: Tensor, classes: int) -> Tensor:
         """(B, classes) float32 soft rows from (B,) int labels or (B, classes) soft ones; rows sum to 1."""
-        picked, ratio = labels[self.source % len(labels)], self.ratio[:, :, None]
+        picked, ratio = labels[self.source % len(labels)], self.ratio
         if labels.is_floating_point():
-            return (ratio * picked).sum(0)
+            return (ratio[:, :, None] * picked).sum(0)
         rows = torch.zeros(len(labels), classes, device=labels.device)
         if len(picked) == 2:  # two summands give the same bits in either order
-            return rows.scatter_add_(1, picked.T, ratio[:, :, 0].T)
+            return rows.scatter_add_(1, picked.T, ratio.T)
         for share, label in zip(ratio, picked, strict=True):  # one source at a time: sums in one order, on any device
-            rows.scatter_add_(1, label[:, None], share)
+            rows.scatter_add_(1, label[:, None], share[:, None])
         return rows
 
 
@@ -147,9 +164,16 @@ def _means(keep: Tensor, form: Form) -> Tensor:
     """(n,) float32 of masks (n, 1, h, w): what the mean in float64 gives."""
     if keep.shape[2:] == (1, 1):
         return keep.flatten()
-    if form == "binary":  # sums of ones are exact in float32
+    if form == "binary":  # sums of ones are exact in float32, and come faster
         return (keep.sum(dim=(1, 2, 3)).double() / keep[0].numel()).float()
     return keep.mean(dim=(1, 2, 3), dtype=torch.float64).float()
+
+
+def _outside(box: Box, keep: Tensor) -> Tensor:
+    """(1,) float32: the mean of `keep`, which is 0 in the box and 1 outside."""
+    height, width = keep.shape[2:]
+    area = (box.rows.stop - box.rows.start) * (box.columns.stop - box.columns.start)
+    return torch.full((1,), 1 - area / (height * width), device=keep.device)
 
 
 def _drawn_once(keep: Tensor) -> Tensor:
@@ -183,19 +207,9 @@ def _mixed_in_pieces(work: Tensor, partner: Tensor, keep: Tensor, form: Form) ->
     return mixed
 
 
-def _rectangle(keep: Tensor) -> tuple[slice, slice] | None:
-    """Rows and columns of the box of a mask (1, 1, H, W) that is 0 in one box and 1 outside; None for another mask."""
-    hole = keep[0, 0].numpy() == 0
-    rows, columns = np.flatnonzero(hole.any(1)), np.flatnonzero(hole.any(0))
-    if not len(rows):
-        return slice(0, 0), slice(0, 0)
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    return box if hole[box].all() else None
-
-
-def _pasted(work: Tensor, partner: Tensor, box: tuple[slice, slice]) -> Tensor:
+def _pasted(work: Tensor, own: Tensor, partner: Tensor, box: Box) -> Tensor:
     """The bits of `Mix._pairs` where all images share a box: only what is in it is taken from the partners."""
-    mixed = work[: len(partner)].clone()
+    mixed = own.clone()
     torch.index_select(work[:, :, *box], 0, partner, out=mixed[:, :, *box])
     return mixed
 

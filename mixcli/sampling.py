@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.random import Generator, Philox
+from numpy.random.bit_generator import ISeedSequence
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,17 @@ class Random:
     @cached_property
     def key(self) -> int:
         """128 bits, a stable digest of the name (never Python's `hash`, which changes between processes)."""
+        return int.from_bytes(self._digest, "little")
+
+    @cached_property
+    def _digest(self) -> bytes:
         name = repr((self.seed, self.purpose, self.step, self.rank)).encode()
-        return int.from_bytes(hashlib.blake2b(name, digest_size=16).digest(), "little")
+        return hashlib.blake2b(name, digest_size=16).digest()
 
     @cached_property
     def host(self) -> Generator:
-        """The host-side generator; draws continue where the last one stopped."""
-        return Generator(Philox(key=self.key))
+        """The host-side generator, Philox under this key; draws continue where the last one stopped."""
+        return Generator(Philox(_Words(self._digest)))  # type: ignore[arg-type]
 
     @cached_property
     def _generator(self) -> torch.Generator:
@@ -62,7 +67,7 @@ class Random:
     def carry(self, *arrays: np.ndarray) -> tuple[torch.Tensor, ...]:
         """The arrays on `device`, dtypes kept; to an accelerator in one pinned copy that does not block the host."""
         if self.device.type == "cpu":
-            return tuple(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)
+            return tuple([torch.from_numpy(np.ascontiguousarray(a)) for a in arrays])
         flat = [np.ascontiguousarray(a) for a in arrays]
         starts = np.cumsum([0] + [-(-a.nbytes // 16) * 16 for a in flat])  # 16-byte boundaries suit every dtype
         packed = torch.empty(int(starts[-1]), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
@@ -74,6 +79,16 @@ class Random:
             moved[start : start + a.nbytes].view(torch.from_numpy(a[..., :0]).dtype).view(a.shape)
             for a, start in zip(flat, starts[:-1], strict=True)
         )
+
+
+class _Words(ISeedSequence):
+    """A key as Philox asks for it. Given as its `key`, it costs three times as much: entropy is collected first."""
+
+    def __init__(self, key: bytes):
+        self.key = key
+
+    def generate_state(self, n_words: int, dtype: Any = np.uint32) -> np.ndarray:
+        return np.frombuffer(self.key, "<u8")
 
 
 def below(rng: Generator, bounds: Any, shape: tuple[int, ...]) -> np.ndarray:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, field_validator, model_validator
@@ -261,9 +262,8 @@ class MiAMix(Pairs, Mixing):
     @property
     def mixings(self) -> tuple[Mixing, ...]:
         """The candidates' settings, in the order of `methods`."""
-        bump = {"agmix": AGMix.model_validate({key: getattr(self, key) for key in ("tilt", "rotate", "scale")})}
-        known, given = candidates(), {**bump, **self.candidates}
-        return tuple(given[name] if name in given else known[name]() for name in self.methods)
+        given = {"agmix": _bump(self.tilt, self.rotate, self.scale), **self.candidates}
+        return tuple([given[name] if name in given else _candidate(name) for name in self.methods])
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -312,6 +312,17 @@ class MiAMix(Pairs, Mixing):
 
 
 CANDIDATES_SHARE = frozenset({"alpha", *Pairs.model_fields})  # given once, for all candidates
+
+
+@lru_cache
+def _bump(tilt: float, rotate: bool, scale: str) -> AGMix:
+    return AGMix.model_validate({"tilt": tilt, "rotate": rotate, "scale": scale})
+
+
+@lru_cache
+def _candidate(name: str) -> Mixing:
+    """A candidate by default options. Settings are frozen: every step may have the same ones."""
+    return candidates()[name]()
 
 
 def candidates() -> dict[str, type[Mixing]]:

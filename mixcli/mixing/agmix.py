@@ -19,11 +19,12 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
 from mixcli.mixing.masked import Masks
-from mixcli.sampling import Random, below
+from mixcli.sampling import Random
 from mixcli.settings import AGMix, GMix
 
 FARTHEST = -40.0  # e^-40 is nothing; where two such meet, numbers turn denormal, and a CPU takes ten times as long
@@ -36,30 +37,38 @@ def draw(settings: GMix, context: Context, random: Random) -> Mix:
 
 def masks(settings: GMix, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
     """Bumps whose nominal share is `share` (n,) of the image itself; see `Masks`."""
-    rng, n = random.host, len(share)
-    y, x = below(rng, [[size[0]], [size[1]]], (2, n))
-    q, theta = np.zeros(n), np.zeros(n)
-    scale = "gmix"
+    tilt, turn, scale = 0.0, 0.0, "gmix"
     if isinstance(settings, AGMix):
-        q, theta = rng.uniform(-settings.tilt, settings.tilt, n), rng.uniform(0, 2 * math.pi, n)
-        theta, scale = theta if settings.rotate else np.zeros(n), settings.scale
+        tilt, turn, scale = settings.tilt, 2 * math.pi * settings.rotate, settings.scale
+    u = random.host.random((4, len(share)))
+    centre, q, theta = np.floor(u[:2] * [[size[0]], [size[1]]]), tilt * (2 * u[2] - 1), turn * u[3]
     own_in_bump = (share < 0.5) & (scale != "sqrt_lambda_n")
-    mass = np.where(own_in_bump, share, 1 - share) * size[0] * size[1]
+    mass = np.where(own_in_bump, share, 1 - share) * (size[0] * size[1])
+    present = mass > 0  # a bump of no mass is no bump
     factor = {"area": math.pi * np.sqrt(1 - q**2), "gmix": math.pi, "sqrt_lambda_n": 0.5}[scale]
-    rate = factor / np.where(mass > 0, mass, 1)
-    xx, xy, yy = (entry * rate for entry in _inverse(q, theta))
-    dy, dx = (np.arange(side) - c[:, None] for side, c in zip(size, (y, x), strict=True))
-    present = (mass > 0).astype(float)  # a bump of no mass is no bump
-    height, offset = np.where(own_in_bump, present, -present), np.where(own_in_bump, 0.0, 1.0)
-    parts = (-yy[:, None] * dy**2, -xx[:, None] * dx**2, dy, -2 * xy[:, None] * dx, height, offset)
-    along_y, along_x, dy, across, height, offset = random.carry(*(part.astype(np.float32) for part in parts))
-    exponent = torch.addcmul(along_y[:, :, None] + along_x[:, None, :], dy[:, :, None], across[:, None, :])
-    bump = exponent.clamp_(min=FARTHEST).exp_()
-    keep = bump.mul_(height[:, None, None]).add_(offset[:, None, None])
-    return Masks(keep[:, None], share)
+    squared = _inverse(q, theta) * (factor / np.where(present, mass, 1))
+    base, height = 1.0 - own_in_bump, np.where(own_in_bump, present, -1.0 * present)
+    return Masks(_bumps(centre, squared, base, height, size, random), share)
 
 
-def _inverse(q: np.ndarray, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Entries xx, xy, yy of S^-1 = R(theta) [[1, -q], [-q, 1]] R(theta)^T / (1 - q^2)."""
-    cos, sin, det = np.cos(2 * theta), np.sin(2 * theta), 1 - q**2
-    return (1 + q * sin) / det, -q * cos / det, (1 - q * sin) / det
+def _bumps(
+    centre: np.ndarray, form: np.ndarray, base: np.ndarray, height: np.ndarray, size: tuple[int, int], random: Random
+) -> Tensor:
+    """(n, 1, H, W): base + height exp(-(p - centre)^T form (p - centre)).
+
+    centre        (2, n), down and across
+    form          (3, n): entries xx, xy, yy of a symmetric matrix
+    base, height  (n,)
+    """
+    dy, dx = (np.arange(side) - c[:, None] for side, c in zip(size, centre, strict=True))
+    xx, xy, yy = form[:, :, None]
+    parts = -yy * dy**2, -xx * dx**2, dy, -2 * xy * dx, base[:, None, None], height[:, None, None]
+    along_y, along_x, down, across, least, rise = random.carry(*[part.astype(np.float32) for part in parts])
+    exponent = torch.addcmul(along_y[:, :, None] + along_x[:, None, :], down[:, :, None], across[:, None, :])
+    return exponent.clamp_(min=FARTHEST).exp_().mul_(rise).add_(least)[:, None]
+
+
+def _inverse(q: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """(3, n): entries xx, xy, yy of S^-1 = R(theta) [[1, -q], [-q, 1]] R(theta)^T / (1 - q^2)."""
+    tilted = q * np.sin(2 * theta)
+    return np.array([1 + tilted, -q * np.cos(2 * theta), 1 - tilted]) / (1 - q**2)

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.random import Generator
-from torch import Tensor
 
-from mixcli.mix import Context, Mix
+from mixcli.mix import Box, Context, Mix
 from mixcli.mixing import masked
 from mixcli.mixing.masked import Masks
 from mixcli.sampling import Random, below
@@ -31,14 +30,21 @@ def draw(settings: CutMix, context: Context, random: Random) -> Mix:
 def masks(settings: CutMix, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
     """Boxes whose nominal area is 1 - `share` (n,), unless their law knows no share; see `Masks`."""
     boxes, drawn = BOXES[settings.box](share, *size, random.host)
-    return Masks(outside(boxes, *size, random), drawn, "binary")
+    return outside(boxes, drawn, *size, random)
 
 
-def outside(boxes: Boxes, height: int, width: int, random: Random) -> Tensor:
-    """(4, n) boxes -> (n, 1, height, width) float32 masks: 0 inside the box, 1 outside."""
+def outside(boxes: Boxes, drawn: np.ndarray, height: int, width: int, random: Random) -> Masks:
+    """(4, n) boxes -> masks: 0 inside the box, 1 outside; see `Masks`."""
+    if len(drawn) == 1:
+        top, left, bottom, right = boxes[:, 0].tolist()
+        keep = np.ones((1, 1, height, width), np.float32)
+        keep[:, :, top:bottom, left:right] = 0
+        (mask,) = random.carry(keep)
+        return Masks(mask, drawn, "binary", Box(slice(top, bottom), slice(left, right)))
     top, left, bottom, right = boxes[:, :, None]
     row, column = np.arange(height), np.arange(width)
-    return masked.outside((row >= top) & (row < bottom), (column >= left) & (column < right), random)
+    rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
+    return Masks(masked.outside(rows, columns, random), drawn, "binary")
 
 
 def _clipped(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:

@@ -43,13 +43,13 @@ def masks(settings: FMix, share: np.ndarray, size: tuple[int, int], random: Rand
         field = FIELDS[settings.variant](settings, n, size, random)
     exact = share * pixels
     chance = exact % 1 if settings.variant == "paper" else np.where(exact % 1 > 0, 0.5, 0.0)
-    kept = np.floor(exact) + (random.host.random(n) < chance)
+    kept = exact.astype(np.int64) + (random.host.random(n) < chance)
     field = field.view(n, pixels)
     if settings.softness > 0:
         soft = np.minimum(settings.softness, np.minimum(share, 1 - share)) * pixels
         keep = _fading(field, *random.carry(kept[:, None], soft[:, None]))
     else:
-        keep = _highest(field, *random.carry(kept.astype(np.int64)[:, None]))
+        keep = _highest(field, kept, random)
     return Masks(keep.view(n, 1, *size), share, "any" if settings.softness > 0 else "binary")
 
 
@@ -59,29 +59,34 @@ def _fading(field: Tensor, kept: Tensor, soft: Tensor) -> Tensor:
     return ((kept + soft - rank - 0.5) / (2 * soft).clamp(min=1e-9)).clamp(0, 1).float()
 
 
-def _highest(field: Tensor, kept: Tensor) -> Tensor:
-    """(n, pixels) float32, in the place of `field`: 1 at the `kept` (n, 1) int64 highest values, else 0."""
-    edge = _kth_highest(field, kept.clamp(min=1))
-    return field.ge_(edge.masked_fill_(kept == 0, torch.inf))
+def _highest(field: Tensor, kept: np.ndarray, random: Random) -> Tensor:
+    """(n, pixels) float32, in the place of `field`: 1 at the `kept` (n,) int64 highest values, else 0."""
+    none, lower = kept == 0, field.shape[1] - np.maximum(kept, 1)
+    (rank,) = random.carry(lower[:, None])
+    edge = _of_rank(field, rank)
+    if none.any():
+        (without,) = random.carry(none[:, None])
+        edge.masked_fill_(without, torch.inf)
+    return field.ge_(edge)
 
 
-def _kth_highest(field: Tensor, k: Tensor) -> Tensor:
-    """(n, 1): of each row (n, pixels) its k-th highest value, k (n, 1) int64 from 1 on.
+def _of_rank(field: Tensor, rank: Tensor) -> Tensor:
+    """(n, 1): of each row (n, pixels) the value above so many others, rank (n, 1) int64 below pixels.
 
     On a CPU numpy's vector sort of whole rows is five times faster than any selection at hand, and PyTorch refuses to
     select on a GPU where deterministic algorithms are asked for.
     """
     if field.device.type == "cpu":
-        return torch.from_numpy(np.sort(field.numpy(), axis=1)).gather(1, field.shape[1] - k)
+        return torch.from_numpy(np.sort(field.numpy(), axis=1)).gather(1, rank)
     if torch.are_deterministic_algorithms_enabled():
-        return field.sort(1).values.gather(1, field.shape[1] - k)
-    return _selected(field, k)
+        return field.sort(1).values.gather(1, rank)
+    return _selected(field, rank)
 
 
-def _selected(field: Tensor, k: Tensor) -> Tensor:
-    """The same by one selection, which takes one k for all rows: each is padded until its k is the same."""
+def _selected(field: Tensor, rank: Tensor) -> Tensor:
+    """The same by one selection, which takes one rank for all rows: each is padded until its rank is the same."""
     pixels = field.shape[1]
-    above = torch.arange(pixels, device=field.device) < pixels - k
+    above = torch.arange(pixels, device=field.device) < rank
     filled = torch.cat([field, torch.where(above, torch.inf, -torch.inf)], 1)
     return filled.kthvalue(pixels + 1, dim=1, keepdim=True).values
 

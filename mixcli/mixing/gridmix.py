@@ -9,12 +9,14 @@ small: only the mean of the mask is the label weight.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
 from mixcli.mixing.masked import Masks
-from mixcli.sampling import Random, below
+from mixcli.sampling import Random
 from mixcli.settings import GridMix
 
 
@@ -33,17 +35,17 @@ def masks(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: R
 
 def grids(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: Random) -> np.ndarray:
     """(6, n) int64: top, left, height and width of the crop, side of a patch, side of its hole."""
-    rng, n = random.host, len(share)
-    cells = rng.integers(settings.cells[0], settings.cells[1] + 1, n)
-    area = rng.uniform(*settings.area, n) * size[0] * size[1]
-    narrowest, widest = np.log(settings.aspect)
-    aspect = np.exp(rng.uniform(narrowest, widest, n))
-    height = np.clip(np.rint(np.sqrt(area / aspect)), 1, size[0]).astype(np.int64)
-    width = np.clip(np.rint(np.sqrt(area * aspect)), 1, size[1]).astype(np.int64)
-    top, left = below(rng, [size[0] - height + 1, size[1] - width + 1], (2, n))
-    patch = np.maximum(1, -(-width // cells))
+    (fewest, most), (smallest, largest), (narrowest, widest) = settings.cells, settings.area, settings.aspect
+    u, bounds = random.host.random((5, len(share))), np.array(size)[:, None]
+    cells = fewest + (u[0] * (most + 1 - fewest)).astype(np.int64)
+    area = (smallest + (largest - smallest) * u[1]) * (size[0] * size[1])
+    stretch = np.exp((math.log(narrowest) + math.log(widest / narrowest) * u[2]) / 2)  # the root of the aspect
+    sides = np.rint(np.sqrt(area) * np.array([1 / stretch, stretch]))
+    sides = np.minimum(np.maximum(sides, 1), bounds).astype(np.int64)
+    corner = (u[3:] * (bounds + 1 - sides)).astype(np.int64)
+    patch = -(-sides[1] // cells)
     hole = np.rint(patch * np.sqrt(1 - share)).astype(np.int64)
-    return np.stack([top, left, height, width, patch, hole])
+    return np.array([*corner, *sides, patch, hole])
 
 
 def _in_holes(side: int, start: np.ndarray, length: np.ndarray, patch: np.ndarray, hole: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixcli.mix import Context, Form, Mix, Place
+from mixcli.mix import Box, Context, Form, Mix, Place
 from mixcli.mixing.pairing import draws, mixed_at_all, partners
 from mixcli.sampling import Random, beta
 from mixcli.settings import Pairs
@@ -24,14 +24,15 @@ from mixcli.settings import Pairs
 class Masks(NamedTuple):
     """Masks as they were drawn.
 
-    keep   (n, 1, H or 1, W or 1) float32 on the device: weight of the image itself
-    drawn  (n,) float64: its nominal share, NaN where there is none
-    form   see `Mix`
+    keep       (n, 1, H or 1, W or 1) float32 on the device: weight of the image itself
+    drawn      (n,) float64: its nominal share, NaN where there is none
+    form, box  see `Mix`
     """
 
     keep: Tensor
     drawn: np.ndarray
     form: Form = "any"
+    box: Box | None = None
 
 
 DrawMasks = Callable[[Any, np.ndarray, tuple[int, int], Random], Masks]  # settings, share (n,) float64, (H, W), random
@@ -53,12 +54,23 @@ class Pairing:
 
     def mix(self, masks: Masks, random: Random, notes: Notes, place: Place | None = None) -> Mix:
         """The Mix of masks drawn once or per image; who is alone keeps all of its pixels."""
-        itself = np.arange(len(self.partner))
-        source = np.stack([itself, np.where(self.alone, itself, self.partner)])
+        batch, (keep, drawn, form, box) = len(self.partner), masks
+        source = np.empty((2, batch), np.int64)
+        source[0], source[1] = np.arange(batch), self.partner
+        if self.alone.any():  # the host knows, so usually there is nothing to do
+            source[1, self.alone] = source[0, self.alone]
+            drawn = np.where(self.alone, 1.0, drawn)
+            (whole,) = random.carry(self.alone)
+            keep = torch.where(whole.view(-1, 1, 1, 1), torch.ones((), device=keep.device), keep)
+            form, box = "binary" if form == "binary" else "any", None
+        if len(keep) < batch:
+            keep = keep.expand(batch, -1, -1, -1)
+        if len(drawn) < batch:
+            drawn = drawn.repeat(batch)
         names, values = ("unpaired", *notes), (self.unpaired, *notes.values())
-        rows, nominal, *noted = random.carry(source, np.where(self.alone, 1.0, masks.drawn), *values)
-        keep, form = _kept_whole(masks, self.alone, random)
-        return Mix(rows, keep=keep, drawn=nominal, form=form, place=place, notes=dict(zip(names, noted, strict=True)))
+        rows, nominal, *noted = random.carry(source, drawn, *values)
+        named = dict(zip(names, noted, strict=True))
+        return Mix(rows, keep=keep, form=form, box=box, place=place, drawn=nominal, notes=named)
 
 
 def draw(settings: Any, context: Context, random: Random, masks: DrawMasks) -> Mix:
@@ -80,22 +92,13 @@ def shares(settings: Any, context: Context, random: Random) -> np.ndarray:
     return np.full(n, np.nan) if alpha is None else beta(random.host, alpha, n)
 
 
-def _kept_whole(masks: Masks, alone: np.ndarray, random: Random) -> tuple[Tensor, Form]:
-    """Masks for the whole batch, ones for images that are not mixed; the host knows them, so usually nothing to do."""
-    if not alone.any():
-        return masks.keep.expand(len(alone), -1, -1, -1), masks.form
-    (whole,) = random.carry(alone)
-    keep = torch.where(whole.view(-1, 1, 1, 1), torch.ones((), device=masks.keep.device), masks.keep)
-    return keep, "binary" if masks.form == "binary" else "any"
-
-
 def outside(rows: np.ndarray, columns: np.ndarray, random: Random) -> Tensor:
     """(n, H) and (n, W), what the partner has of each -> (n, 1, H, W) float32 on the device: 1 - their product."""
-    down, across = random.carry(rows.astype(np.float32), columns.astype(np.float32))
-    return (down[:, None, :, None] * across[:, None, None, :]).neg_().add_(1)
+    down, across = random.carry(-rows.astype(np.float32), columns.astype(np.float32))
+    return (down[:, None, :, None] * across[:, None, None, :]).add_(1)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:
     """Autocast, which would make masks and products half-precision ones, is off inside."""
-    kind = device.type
-    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
+    on = torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if on else nullcontext()

@@ -14,8 +14,9 @@ re-implementation multiplies masks of both orientations. The label weight is the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import lru_cache, reduce
+import math
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib import import_module
 
 import numpy as np
@@ -29,7 +30,7 @@ from mixcli.mix import Context, Mix, Needs
 from mixcli.mixing import masked
 from mixcli.mixing.masked import Masks
 from mixcli.mixing.pairing import draws
-from mixcli.sampling import Random, dirichlet
+from mixcli.sampling import Random, below, dirichlet
 from mixcli.settings import MiAMix, Mixing
 
 
@@ -46,8 +47,8 @@ def draw(settings: MiAMix, context: Context, random: Random) -> Mix:
     """
     pairing, self_mixed = _partners(settings, context, random)
     layers = _layers(settings, draws(settings, context.size[0]), random.host)
-    keep = _merged(settings, _masks(settings, layers, context.size[1:], random), layers, random)
-    drawn = np.prod(1 - layers.share, 1) if settings.merge == "product" else 1 - layers.share.sum(1) / layers.count
+    keep = _merged(settings, *_masks(settings, layers, context.size[1:], random), layers, random)
+    drawn = (1 - layers.share).prod(1) if settings.merge == "product" else 1 - layers.share.sum(1) / layers.count
     notes = {"layers": np.where(pairing.alone, 0, layers.count), "self_mixed": self_mixed & ~pairing.alone}
     return pairing.mix(Masks(keep, drawn), random, notes)
 
@@ -57,12 +58,12 @@ def _partners(settings: MiAMix, context: Context, random: Random) -> tuple[maske
     batch = context.size[0]
     pairing = masked.paired(settings, context, random)
     chosen = random.host.random(batch) < settings.p_self
-    partner = np.where(chosen, np.arange(batch), pairing.partner)
-    self_mixed = partner == np.arange(batch)
-    second = np.ones(batch, bool) if settings.second_view == "always" else chosen
+    itself = np.arange(batch)
+    partner = np.where(chosen, itself, pairing.partner)
     unpaired = pairing.unpaired & ~chosen
     not_drawn = pairing.alone & ~pairing.unpaired
-    return replace(pairing, partner=partner + batch * second, alone=not_drawn | unpaired, unpaired=unpaired), self_mixed
+    row = partner + (batch if settings.second_view == "always" else batch * chosen)
+    return masked.Pairing(row, not_drawn | unpaired, unpaired), partner == itself
 
 
 @dataclass(frozen=True)
@@ -70,58 +71,64 @@ class Layers:
     """What is laid over each of n images; slots (n, L) that an image does not use have share 0.
 
     count   (n,) int64: layers in use, 1 .. L
+    used    (n, L) bool: slots in use, the first ones of each image
     share   (n, L) float64: the partner's nominal part
     method  (n, L) int64: place of the slot's mixing among the candidates
     """
 
     count: np.ndarray
+    used: np.ndarray
     share: np.ndarray
     method: np.ndarray
-
-    @property
-    def used(self) -> np.ndarray:
-        """(n, L) bool."""
-        return np.arange(self.share.shape[1]) < self.count[:, None]
 
 
 def _layers(settings: MiAMix, n: int, rng: Generator) -> Layers:
     """Draws how many layers, with which shares, of which mixings."""
     most = settings.layers
-    count = rng.integers(1, most + 1, n) if settings.layers_law == "random" else np.full(n, most)
-    used = np.arange(most) < count[:, None]
-    rest = {"balanced": count, "flat": np.ones(n), "simplex": (count == 1).astype(float)}[settings.ratio_law]
-    share = dirichlet(rng, settings.alpha * np.column_stack([used, rest]))[:, :most]
-    return Layers(count, share, _methods(settings, n, rng))
+    count = 1 + below(rng, most, (n,)) if settings.layers_law == "random" else np.full(n, most)
+    concentrations = np.empty((n, most + 1))
+    used = np.less(np.arange(most), count[:, None])
+    concentrations[:, :most] = used
+    concentrations[:, most] = {"balanced": count, "flat": 1, "simplex": count == 1}[settings.ratio_law]
+    share = dirichlet(rng, settings.alpha * concentrations)[:, :most]
+    return Layers(count, used, share, _methods(settings, n, rng))
 
 
 def _methods(settings: MiAMix, n: int, rng: Generator) -> np.ndarray:
     """(n, L) int64: candidates by their weights, with replacement, or without it where they are to be distinct."""
-    weights = np.array(settings.weights) / sum(settings.weights)
+    weights = np.array(settings.weights)
     if not settings.distinct:
         # The last bound is left out: rounding must not name a candidate that is not there.
-        return np.searchsorted(weights.cumsum()[:-1], rng.random((n, settings.layers)), side="right")
+        bounds = weights[:-1].cumsum() / sum(settings.weights)
+        return bounds.searchsorted(rng.random((n, settings.layers)), side="right")
     with np.errstate(divide="ignore"):  # the first of independent exponential clocks rings by the weights
         clocks = rng.exponential(size=(n, len(weights))) / weights
     return clocks.argsort(1)[:, : settings.layers]
 
 
-def _masks(settings: MiAMix, layers: Layers, size: tuple[int, int], random: Random) -> Tensor:
-    """(n, L, H, W) float32: the image's own weight under each layer, 1 where a slot is not used.
+def _masks(settings: MiAMix, layers: Layers, size: tuple[int, int], random: Random) -> tuple[Tensor, np.ndarray]:
+    """(R, 1, H, W) float32 masks, the image's own weight, and (L, n) int64: which of them lies in each slot.
 
-    Each candidate draws its masks once, for all slots that it was drawn for; those of hard edges are then augmented.
+    Each candidate draws its masks once, for all slots that it was drawn for; of those of hard edges some are augmented.
+    Where a slot is not used, lies a mask that changes nothing.
     """
-    share, method = layers.share.ravel(), np.where(layers.used, layers.method, -1).ravel()
-    keep = torch.ones((share.size, 1, *size), device=random.device)
-    mixings = settings.mixings
-    hard = np.array([mixing.name in settings.augmented for mixing in mixings] + [False])  # the last: not used
+    used = layers.used.ravel().nonzero()[0]
+    method, share = layers.method.ravel()[used], 1 - layers.share.ravel()[used]
+    order = method.argsort(kind="stable")
+    each = np.bincount(method, minlength=len(settings.methods))
+    hard = np.array([name in settings.augmented for name in settings.methods]).repeat(each)
+    changes = _changes(settings, hard.nonzero()[0], random.host)
+    masks = torch.empty((len(used) + 1 + changes.number, 1, *size), device=random.device)
+    masks[len(used) : len(used) + 1].fill_(1.0 if settings.merge == "product" else 0.0)
+    ends = each.cumsum()
     with masked.full_precision(random.device):
-        for place, mixing in enumerate(mixings):
-            slots = np.flatnonzero(method == place)
-            if len(slots):
-                (at,) = random.carry(slots)
-                keep.index_copy_(0, at, _drawn_by(mixing, 1 - share[slots], size, random).expand(-1, -1, *size))
-        _augment(settings, keep, np.flatnonzero(hard[method]), random)
-    return keep.view(*layers.share.shape, *size)
+        for mixing, start, end in zip(settings.mixings, ends - each, ends, strict=True):
+            if start < end:
+                masks[start:end].copy_(_drawn_by(mixing, share[order[start:end]], size, random))
+        row = changes.apply(masks, len(used) + 1, random)
+    slots = np.full(layers.share.shape, row[-1])
+    slots.ravel()[used[order]] = row[:-1]
+    return masks, slots.T
 
 
 def _drawn_by(mixing: Mixing, share: np.ndarray, size: tuple[int, int], random: Random) -> Tensor:
@@ -133,24 +140,55 @@ def _drawn_by(mixing: Mixing, share: np.ndarray, size: tuple[int, int], random: 
         raise
 
 
-def _merged(settings: MiAMix, keep: Tensor, layers: Layers, random: Random) -> Tensor:
-    """(n, 1, H, W) out of (n, L, H, W)."""
-    if settings.merge == "product":
-        return reduce(torch.mul, keep.split(1, dim=1))
-    used, count = random.carry(layers.used, layers.count)
-    total = (keep * used[:, :, None, None]).sum(1, keepdim=True)
-    return (total / count.view(-1, 1, 1, 1)).clamp(0, 1)
+def _merged(settings: MiAMix, masks: Tensor, row: np.ndarray, layers: Layers, random: Random) -> Tensor:
+    """(n, 1, H, W): the masks of each image's slots, rows (L, n), as one."""
+    count, first, *others = random.carry(layers.count, *row)
+    merged = masks.index_select(0, first)
+    for other in others:
+        layer = masks.index_select(0, other)
+        merged = merged.mul_(layer) if settings.merge == "product" else merged.add_(layer)
+    return merged if settings.merge == "product" else merged.div_(count.view(-1, 1, 1, 1)).clamp_(0, 1)
 
 
-def _augment(settings: MiAMix, masks: Tensor, slots: np.ndarray, random: Random) -> None:
-    """Of masks (n, 1, H, W), those in `slots`: smooths some and rotates and shears some, each by draws of its own."""
-    rng, n = random.host, len(slots)
-    blurred, wide, bent = rng.random((3, n)) < np.array([[settings.p_smooth], [0.5], [settings.p_affine]])
-    angle, slant = (np.radians(rng.uniform(-most, most, n)) for most in (settings.rotation, settings.shear))
-    five, three = slots[blurred & wide], slots[blurred & ~wide]
-    blunt, turned = random.carry(np.concatenate([five, three]), slots[bent])
-    masks.index_copy_(0, blunt, smoothed(masks[blunt], len(five)))
-    masks.index_copy_(0, turned, rotated(masks[turned], angle[bent], slant[bent], random))
+@dataclass(frozen=True)
+class Changes:
+    """Which masks are smoothed, and which are then rotated and sheared.
+
+    blunt         (b,) int64: rows to be smoothed, the first `wide` of them over squares of side 5, the others of 3
+    bent          (m,) int64: rows to be rotated by `angle` (m,) and sheared by `slant` (m,), radians
+    """
+
+    blunt: np.ndarray
+    wide: int
+    bent: np.ndarray
+    angle: np.ndarray
+    slant: np.ndarray
+
+    @property
+    def number(self) -> int:
+        """How many masks come to those that were drawn."""
+        return len(self.blunt) + len(self.bent)
+
+    def apply(self, masks: Tensor, count: int, random: Random) -> np.ndarray:
+        """Fills `masks` behind the `count` that are given. Returns (count,) int64: where each is from now on."""
+        row, middle = np.arange(count), count + len(self.blunt)
+        row[self.blunt] = np.arange(count, middle)
+        blunt, bent = random.carry(self.blunt, row[self.bent])
+        masks[count:middle].copy_(smoothed(masks.index_select(0, blunt), self.wide))
+        masks[middle:].copy_(rotated(masks.index_select(0, bent), self.angle, self.slant, random))
+        row[self.bent] = np.arange(middle, len(masks))
+        return row
+
+
+def _changes(settings: MiAMix, hard: np.ndarray, rng: Generator) -> Changes:
+    """Draws what is done to the masks in rows `hard`."""
+    drawn = rng.random((5, len(hard)))
+    blurred, five, bent = drawn[0] < settings.p_smooth, drawn[1] < 0.5, drawn[2] < settings.p_affine
+    wide, narrow = hard[blurred & five], hard[blurred & ~five]
+    angle, slant = 2 * drawn[3:, bent] - 1
+    angle *= math.radians(settings.rotation)
+    slant *= math.radians(settings.shear)
+    return Changes(np.concatenate([wide, narrow]), len(wide), hard[bent], angle, slant)
 
 
 def smoothed(masks: Tensor, wide: int) -> Tensor:
@@ -192,16 +230,10 @@ def rotated(masks: Tensor, angle: np.ndarray, slant: np.ndarray, random: Random)
         return masks
     height, width = masks.shape[2:]
     cos, sin, tan, slim = np.cos(angle), np.sin(angle), np.tan(slant), height / width
-    # Places are counted in half images from the middle, across and down.
-    entries = np.stack([cos, (cos * tan - sin) * slim, sin / slim, sin * tan + cos], 1)
-    (turn,) = random.carry(entries.astype(np.float32))
-    where = (turn.view(-1, 2) @ _places((height, width), masks.device)).view(len(masks), 2, height, width)
-    found = F.grid_sample(masks, where.permute(0, 2, 3, 1), mode="bilinear", padding_mode="border", align_corners=False)
+    x, y = (np.arange(1 - side, side, 2) / side for side in (width, height))  # in half images from the middle
+    along = np.array([cos, sin / slim])[:, :, None] * x
+    down = np.array([(cos * tan - sin) * slim, sin * tan + cos])[:, :, None] * y
+    along, down = random.carry(along.astype(np.float32), down.astype(np.float32))
+    where = along[:, :, None, :] + down[:, :, :, None]  # (2, n, H, W)
+    found = F.grid_sample(masks, where.permute(1, 2, 3, 0), mode="bilinear", padding_mode="border", align_corners=False)
     return found.clamp_(0, 1)
-
-
-@lru_cache(maxsize=16)
-def _places(size: tuple[int, int], device: torch.device) -> Tensor:
-    """(2, H*W) float32: how far each pixel lies from the middle, across and down, in half images."""
-    down, across = (torch.arange(1 - side, side, 2, device=device) / side for side in size)
-    return torch.stack([across.expand(size).flatten(), down[:, None].expand(size).flatten()])

@@ -37,7 +37,7 @@ def partners(settings: Pairs, context: Context, rng: Generator) -> tuple[np.ndar
 def mixed_at_all(settings: Pairs, batch: int, rng: Generator) -> np.ndarray:
     """(B,) bool: who is mixed, drawn with `probability` once or per image; always consumes its draw."""
     drawn = rng.random(draws(settings, batch)) < settings.probability
-    return np.broadcast_to(drawn, batch)
+    return drawn if len(drawn) == batch else drawn.repeat(batch)
 
 
 def draws(settings: Pairs, batch: int) -> int:

@@ -19,7 +19,6 @@ from torch import Tensor
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
 from mixcli.mixing.cutmix import outside, placed
-from mixcli.mixing.masked import Masks
 from mixcli.sampling import Random
 from mixcli.settings import ResizeMix
 
@@ -31,7 +30,7 @@ def draw(settings: ResizeMix, context: Context, random: Random) -> Mix:
     scale = smallest + (largest - smallest) * masked.shares(settings, context, random)
     height, width = context.size[1:]
     boxes = placed(np.maximum(1, np.rint(scale * [[height], [width]])), height, width, random.host)
-    masks = Masks(outside(boxes, height, width, random), 1 - scale**2, "binary")
+    masks = outside(boxes, 1 - scale**2, height, width, random)
     return pairing.mix(masks, random, {}, Shrunk(*random.carry(boxes)))
 
 

@@ -13,6 +13,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
+from itertools import product
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
@@ -332,14 +333,11 @@ def where_keep_is_one_a_nan_in_the_partner_stays_out(settings: Mixing) -> str:
 
 @_law(MIXING_LAWS, "3")
 def what_is_known_of_a_mask_is_true_and_neither_it_nor_the_way_to_mix_changes_a_bit(settings: Mixing) -> str:
-    """What a Mix says of its mask (`form`, `place`) is true, and the fast ways to mix change no bit."""
-    for case, size, per in _cases(settings, [(300, 9, 7)]):
-        mix = drawn(settings, size, per=per, probability=0.8)
+    """What a Mix says of its mask (`form`, `box`, `place`) is true, and the fast ways to mix change no bit."""
+    for (case, size, per), probability in product(_cases(settings, [(300, 9, 7)]), (1.0, 0.8)):
+        mix = drawn(settings, size, per=per, probability=probability)
         require(mix.place is None or type(settings).moves, f"{case}: it moves its partners and does not say `moves`")
-        if mix.keep is not None:
-            binary = mix.form != "binary" or ((mix.keep == 0) | (mix.keep == 1)).all()
-            require(binary, f"{case}: form is binary, and a weight is neither 0 nor 1")
-            require(mix.form != "partial" or (mix.keep < 1).all(), f"{case}: form is partial, and a weight is 1")
+        _require_form(mix, case)
         unknown = replace(mix, form="any")
         for dtype in DTYPES[:3]:
             x = specimens.rows(settings, *size, dtype=dtype)
@@ -350,6 +348,18 @@ def what_is_known_of_a_mask_is_true_and_neither_it_nor_the_way_to_mix_changes_a_
             same = torch.equal(mix.images(x).nan_to_num(9), written_out.nan_to_num(9))
             require(same, f"{case}, {dtype}: other bits where gradients are asked for")
     return "300 images, three dtypes, NaN and infinity among them"
+
+
+def _require_form(mix: Mix, case: str) -> None:
+    if mix.keep is None:
+        return
+    if mix.box is not None:
+        hole = torch.zeros_like(mix.keep)
+        hole[:, :, mix.box.rows, mix.box.columns] = 1
+        require(torch.equal(mix.keep, 1 - hole), f"{case}: a box is named, and the mask is another")
+    binary = mix.form != "binary" or ((mix.keep == 0) | (mix.keep == 1)).all()
+    require(binary, f"{case}: form is binary, and a weight is neither 0 nor 1")
+    require(mix.form != "partial" or (mix.keep < 1).all(), f"{case}: form is partial, and a weight is 1")
 
 
 @_law(MIXING_LAWS, "1.2, ledger 20")

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 from mixcli.errors import UserError
-from mixcli.mix import Context, Mix
+from mixcli.mix import Box, Context, Mix
 from mixcli.mixing import cutmix
 from mixcli.sampling import Random, beta
 from mixcli.settings import CutMix
@@ -94,10 +97,19 @@ def test_minmax_refuses_alpha():
 def test_one_box_for_the_batch_is_pasted_with_the_bits_of_a_choice_by_pixel(rows, columns):
     images = torch.randn(4, 3, 7, 9, generator=torch.Generator().manual_seed(0))
     images[1, :, 3] = torch.nan
-    keep = torch.ones(1, 1, 7, 9)
-    keep[:, :, slice(*rows), slice(*columns)] = 0
-    source = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
-    for mask in (keep, torch.where(keep == 0, torch.eye(7, 9)[None, None], keep)):  # a box, and a mask that is none
-        mixed = Mix(source, keep=mask.expand(4, -1, -1, -1), form="binary").images(images)
-        expected = torch.where(mask == 1, images, images[source[1]])
-        assert torch.equal(mixed.view(torch.int32), expected.view(torch.int32))
+    keep, box = torch.ones(1, 1, 7, 9), Box(slice(*rows), slice(*columns))
+    keep[:, :, *box] = 0
+    mix = Mix(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]), keep=keep.expand(4, -1, -1, -1), form="binary", box=box)
+    expected = torch.where(keep == 1, images, images[mix.source[1]])
+    assert torch.equal(mix.images(images).view(torch.int32), expected.view(torch.int32))
+    assert torch.equal(mix.ratio, replace(mix, box=None).ratio)
+
+
+def test_one_compiled_graph_serves_every_box():
+    images, labels, counter = torch.rand(4, 3, 16, 16), torch.arange(4), CompileCounter()
+    mixed = torch.compile(lambda mix: (mix.images(images), mix.targets(labels, 4)), backend=counter, fullgraph=True)
+    for step in range(3):
+        mix = cutmix.draw(CutMix(per="batch"), Context((4, 16, 16), None, 4), Random(0, "mix", step))
+        for found, expected in zip(mixed(mix), (mix.images(images), mix.targets(labels, 4)), strict=True):
+            assert torch.equal(found, expected)
+    assert counter.frame_count == 1

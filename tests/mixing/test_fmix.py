@@ -83,12 +83,18 @@ def test_the_field_has_the_covariance_of_the_inverse_transform_of_complex_noise(
     assert torch.allclose(field @ field.T, expected, rtol=0, atol=2e-4 * float(expected.max()))
 
 
-def test_the_edge_is_the_kth_highest_value_of_each_row():
+def test_the_edge_is_the_value_of_its_rank_in_each_row():
     field = torch.randn(40, 63, generator=torch.Generator().manual_seed(0))
-    k = torch.randint(1, 64, (40, 1), generator=torch.Generator().manual_seed(1))
-    expected = field.sort(1, descending=True).values.gather(1, k - 1)
-    assert torch.equal(fmix._kth_highest(field, k), expected)
-    assert torch.equal(fmix._selected(field, k), expected)
+    rank = torch.randint(0, 63, (40, 1), generator=torch.Generator().manual_seed(1))
+    expected = field.sort(1).values.gather(1, rank)
+    assert torch.equal(fmix._of_rank(field, rank), expected)
+    assert torch.equal(fmix._selected(field, rank), expected)
+
+
+def test_as_many_pixels_are_kept_as_are_asked_for():
+    kept = np.array([0, 1, 31, 62, 63])
+    field = torch.randn(5, 63, generator=torch.Generator().manual_seed(0))
+    assert fmix._highest(field, kept, Random(0, "mix")).sum(1).tolist() == kept.tolist()
 
 
 def test_ledger_4_both_axes_have_equal_power_where_the_other_frequency_is_zero():
