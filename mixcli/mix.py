@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,16 +23,8 @@ from torch import Tensor
 from mixcli.settings import Method
 
 PIECE = 2**19  # numbers of an image tensor that fit the cache of a core, beside as many of another
-
-
-class Box(NamedTuple):
-    """Rows and columns of a mask."""
-
-    rows: slice
-    columns: slice
-
-
 Form = Literal["any", "binary", "partial"]
+Box = tuple[slice, slice]  # rows and columns of a mask
 Place = Callable[[Tensor], Tensor]  # (B, C, H, W) partners -> what of them is mixed, of the same shape
 
 
@@ -172,7 +164,8 @@ def _means(keep: Tensor, form: Form) -> Tensor:
 def _outside(box: Box, keep: Tensor) -> Tensor:
     """(1,) float32: the mean of `keep`, which is 0 in the box and 1 outside."""
     height, width = keep.shape[2:]
-    area = (box.rows.stop - box.rows.start) * (box.columns.stop - box.columns.start)
+    rows, columns = box
+    area = (rows.stop - rows.start) * (columns.stop - columns.start)
     return torch.full((1,), 1 - area / (height * width), device=keep.device)
 
 

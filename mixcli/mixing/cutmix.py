@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from mixcli.mix import Box, Context, Mix
+from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
 from mixcli.mixing.masked import Masks
 from mixcli.sampling import Random, below
@@ -40,7 +40,7 @@ def outside(boxes: Boxes, drawn: np.ndarray, height: int, width: int, random: Ra
         keep = np.ones((1, 1, height, width), np.float32)
         keep[:, :, top:bottom, left:right] = 0
         (mask,) = random.carry(keep)
-        return Masks(mask, drawn, "binary", Box(slice(top, bottom), slice(left, right)))
+        return Masks(mask, drawn, "binary", (slice(top, bottom), slice(left, right)))
     top, left, bottom, right = boxes[:, :, None]
     row, column = np.arange(height), np.arange(width)
     rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)

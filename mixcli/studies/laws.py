@@ -355,7 +355,7 @@ def _require_form(mix: Mix, case: str) -> None:
         return
     if mix.box is not None:
         hole = torch.zeros_like(mix.keep)
-        hole[:, :, mix.box.rows, mix.box.columns] = 1
+        hole[:, :, *mix.box] = 1
         require(torch.equal(mix.keep, 1 - hole), f"{case}: a box is named, and the mask is another")
     binary = mix.form != "binary" or ((mix.keep == 0) | (mix.keep == 1)).all()
     require(binary, f"{case}: form is binary, and a weight is neither 0 nor 1")

@@ -8,7 +8,7 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from mixcli.errors import UserError
-from mixcli.mix import Box, Context, Mix
+from mixcli.mix import Context, Mix
 from mixcli.mixing import cutmix
 from mixcli.sampling import Random, beta
 from mixcli.settings import CutMix
@@ -97,7 +97,7 @@ def test_minmax_refuses_alpha():
 def test_one_box_for_the_batch_is_pasted_with_the_bits_of_a_choice_by_pixel(rows, columns):
     images = torch.randn(4, 3, 7, 9, generator=torch.Generator().manual_seed(0))
     images[1, :, 3] = torch.nan
-    keep, box = torch.ones(1, 1, 7, 9), Box(slice(*rows), slice(*columns))
+    keep, box = torch.ones(1, 1, 7, 9), (slice(*rows), slice(*columns))
     keep[:, :, *box] = 0
     mix = Mix(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]), keep=keep.expand(4, -1, -1, -1), form="binary", box=box)
     expected = torch.where(keep == 1, images, images[mix.source[1]])
