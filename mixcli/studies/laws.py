@@ -233,13 +233,15 @@ def ledger_14_probability_zero_returns_the_batch_bit_for_bit(settings: Mixing) -
     """`probability = 0` returns images and labels bit for bit, beside a NaN too."""
     if "probability" not in type(settings).model_fields:
         raise Excused("it has no option `probability`")
+    x, y = specimens.rows(settings), _labels(8)
+    x[0, 0, 0, 0] = torch.nan
     for _, size, per in _cases(settings, [(8, 8, 8)]):
-        mix = drawn(settings, size, per=per, probability=0)
-        x, y = specimens.rows(settings), _labels(8)
-        x[0, 0, 0, 0] = torch.nan
-        require(torch.equal(mix.images(x).nan_to_num(9), x[:8].nan_to_num(9)), "images change")
-        rows = mix.targets(y, specimens.CLASSES)
-        require(torch.equal(rows.argmax(1), y) and rows.max() == 1, f"the largest target is {rows.max():.3g}, not 1")
+        for step in range(20):
+            mix = drawn(settings, size, step, per=per, probability=0)
+            require(torch.equal(mix.images(x).nan_to_num(9), x[:8].nan_to_num(9)), "images change")
+            rows = mix.targets(y, specimens.CLASSES)
+            right = torch.equal(rows.argmax(1), y) and rows.max() == 1
+            require(right, f"the largest target is {rows.max():.3g}, not 1")
     return "images and one-hot rows equal"
 
 
@@ -456,10 +458,13 @@ def the_law_of_the_mask_is_transposed_with_the_image(settings: Mixing) -> str:
 
 @_law(MIXING_LAWS, "1.5, ledger 8")
 def ledger_8_and_11_drawn_in_float64_and_under_autocast(settings: Mixing) -> str:
-    """Nominal ratios are float64, masks float32, inside autocast too, at 48 and 224 px."""
+    """Nominal ratios are float64, masks float32 and the same inside autocast, at 48 and 224 px."""
+    sizes = [(16, 48, 48), (2, 224, 224)]
     with torch.autocast("cpu", torch.bfloat16):
-        mixes = [drawn(settings, (2, side, side), per="sample") for side in (48, 224)]
-    for mix in mixes:
+        mixes = [drawn(settings, size, per="sample") for size in sizes]
+    for mix, size in zip(mixes, sizes, strict=True):
+        same = torch.equal(weights(mix), weights(drawn(settings, size, per="sample")))
+        require(same, f"masks of {size[1]} px are others inside autocast")
         require(weights(mix).dtype == torch.float32, f"masks of {weights(mix).dtype}")
         require(
             mix.drawn is None or mix.drawn.dtype == torch.float64, "nominal ratios are rounded before they are told"
