@@ -413,6 +413,22 @@ def per_batch_draws_one_ratio_and_per_sample_one_each(settings: Mixing) -> str:
     return f"8 images: 1 and {sample} different ratios"
 
 
+@_law(MIXING_LAWS, "ledger 18")
+def ledger_18_masks_of_different_images_lie_apart(settings: Mixing) -> str:
+    """`per = sample` places the mask of each image by itself, not by the others'."""
+    if "per" not in type(settings).model_fields or not type(settings).masks:
+        raise Excused("it has no option `per`, or no masks")
+    changes = {"per": "sample", "probability": 1, "pairing": "derangement"}
+    mixes = [drawn(settings, (8, 16, 16), step, **changes) for step in range(100)]
+    partners = torch.cat([weights(mix)[1:].sum(0)[:, 0].expand(-1, 16, 16) for mix in mixes]).double()
+    rows = torch.arange(16, dtype=torch.float64) - 7.5
+    middle = (partners.sum(2) * rows).sum(1) / partners.sum((1, 2)).clamp(min=1e-9)  # (800,)
+    found = [float(torch.stack([m[::2], m[1::2]]).corrcoef()[0, 1]) for m in (middle, middle.abs())]
+    worst = max(found, key=abs)  # the distance, too: a bump may belong to either image
+    require(abs(worst) < 0.25, f"the rows of two images' masks correlate by {worst:.2f}")
+    return f"rows of 400 pairs correlate by {worst:.2f}"
+
+
 @_law(MIXING_LAWS, "ledger 15, 16")
 def ledger_15_and_16_partners_vary_in_batches_of_any_size(settings: Mixing) -> str:
     """In batches of 1, 2, 3 and 7 it draws; in one of 7 each image meets many others, not always the same place."""
