@@ -25,6 +25,7 @@ Portion = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[float, Field(gt=0, le=100)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Count = Annotated[int, Field(ge=1)]
+Cells = Annotated[int, Field(ge=1, le=1024)]
 Epochs = Annotated[float, Field(ge=0)]
 
 
@@ -161,7 +162,7 @@ class GridMix(Pairs, Mixing):
     symmetric = False  # its patches are cut from the crop's width
 
     alpha: Alpha = Field(1.0, description="concentration of Beta(alpha, alpha), the share kept")
-    cells: tuple[Count, Count] = Field((2, 6), description="fewest and most patches across the crop, as 2,6")
+    cells: tuple[Cells, Cells] = Field((2, 6), description="fewest and most patches across the crop, as 2,6")
     area: tuple[Portion, Portion] = Field((0.5, 1.0), description="smallest and largest crop, as shares of the image")
     aspect: tuple[Positive, Positive] = Field((0.5, 2.0), description="narrowest and widest crop, width over height")
 
@@ -281,7 +282,7 @@ class MiAMix(Pairs, Mixing):
             raise UserError("config", "methods", "must not be empty")
         _names_of_candidates("methods", self.methods)
         weights = self.weights
-        if len(weights) != len(self.methods) or not sum(weights) > 0:
+        if len(weights) != len(self.methods) or not 0 < sum(weights) < math.inf:
             raise UserError("config", "method_weights", "do not fit the methods", got=_listed(weights),
                             expected=f"one per method ({len(self.methods)}), not negative, not all 0")  # fmt: skip
         usable = sum(weight > 0 for weight in weights)

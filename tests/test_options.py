@@ -181,7 +181,8 @@ TYPED: list[tuple[dict[str, Any], str]] = [
     ({"method": "synermix", "inter": "cutmix", "inter_box": "minmax", "inter_alpha": "1"}, "--inter-alpha: box ="),
     ({"method": "synermix", "intra_degree": "0.5"}, "--intra-degree: has no effect on the clean view"),
     *[({"method": "miamix", "method_weights": v}, "--method-weights: ") for v in
-      ("0,0,0,0,0", "-1,1,1,1,1", "nan,1,1,1,1", "1,2", "x", "")],
+      ("0,0,0,0,0", "-1,1,1,1,1", "nan,1,1,1,1", "1,2", "x", "", "1e308,1e308,1,1,1")],
+    ({"method": "gridmix", "cells": "2,99999999999999999999"}, "--cells: out of range"),
     ({"method": "miamix", "methods": ""}, "--methods: must not be empty"),
     ({"method": "miamix", "methods": "mixup,resizemix"}, "--methods: resizemix moves its source"),
     ({"method": "miamix", "methods": "mixup,mixup"}, "--methods: names mixup twice"),

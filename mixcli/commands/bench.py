@@ -37,11 +37,15 @@ def bench(
             raise UserError("usage", option, f"bench {what} has no such option")
     from importlib import import_module
 
+    from mixcli import options
     from mixcli.report import tables
 
     module, columns = BENCHES[what]
     measure = getattr(import_module(module), what.replace("-", "_"))
-    result = measure(**{key: value for key, value in given.items() if value is not None})
+    try:
+        result = measure(**{key: value for key, value in given.items() if value is not None})
+    except UserError as error:
+        raise options.located(error) from error
     title = f"bench {what}"
     return Outcome(result, lambda: tables.rows(title, result, columns) if columns else tables.measured(title, result))
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def show(
-    images: Annotated[str, typer.Option(metavar="INT", help="how many images")] = "8",
+    images: Annotated[str | None, typer.Option(metavar="INT", help="how many images; 8 unless given")] = None,
     out: Annotated[str | None, typer.Option(metavar="FILE", help="the figure: .png, .pdf or .svg")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="print figures of many draws instead")] = False,
     json: Json = False,
@@ -30,20 +30,23 @@ def show(
     from mixcli import options
     from mixcli.engine import job
 
-    count = number(images, "--images", "batch")
+    for name, value in (("--images", images), ("--out", out)):
+        if stats and value is not None:
+            raise UserError("usage", name, "belongs to the sheet, and --stats draws none", got=value)
+    count = number("8" if images is None else images, "--images", "batch")
     if typed.get("method") is None:
         raise UserError("usage", "show", "needs the name of a mixing", hint="See mixcli list mixings")
-    if not typed.get("per"):
-        typed["per"] = "sample"
     gathered = options.gather(typed, None, os.environ)
     settings, _ = job.complete(gathered)
     from mixcli.report import plots, tables
     from mixcli.studies import contact_sheet
 
+    settings = settings if typed.get("per") else contact_sheet.per_image(settings)
     try:
         if stats:
             found = contact_sheet.statistics(settings)
-            return Outcome(found, lambda: tables.measured(f"{settings.method.label()} on {settings.dataset}", found))
+            title = f"{settings.method.label()} on {settings.dataset}: shares of the image itself"
+            return Outcome(found, lambda: tables.measured(title, found))
         path = plots.check(Path(out or f"show-{settings.method.name}.png"))
         sheet = contact_sheet.sheet(settings, count)
         plots.contact_sheet(sheet, path)

@@ -32,7 +32,7 @@ def plan(settings: Manifold, context: Context, random: Random) -> Plan:
     names = stages(settings, context)
     shared = Random(random.seed, f"{random.purpose}/stage", random.step)
     stage = names[int(shared.host.integers(len(names)))]
-    mix = supervised.draw(settings.mixing, context.at(context.stages[stage]), random)
+    mix = supervised.draw_inside(settings, context.at(context.stages[stage]), random)
     return Plan(mix, stage, settings.loss)
 
 

@@ -21,7 +21,7 @@ def needs(settings: RegMixUp) -> Needs:
 
 
 def plan(settings: RegMixUp, context: Context, random: Random) -> Plan:
-    return Plan(supervised.draw(settings.mixing, context, random))
+    return Plan(supervised.draw_inside(settings, context, random))
 
 
 def loss(settings: RegMixUp, net: StagedNet, batch: Batch, plan: Plan) -> Losses:

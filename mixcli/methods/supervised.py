@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mixcli.errors import UserError
 from mixcli.mix import Batch, Context, Losses, Mix, Needs
 from mixcli.nets.staged import StagedNet
 from mixcli.sampling import Random
-from mixcli.settings import Method, Mixing, NoMixing
+from mixcli.settings import Method, Mixing, MixingInside, NoMixing
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,16 @@ def loss(settings: Method, net: StagedNet, batch: Batch, plan: Plan) -> Losses:
 def draw(settings: Mixing, context: Context, random: Random) -> Mix:
     """Draws the Mix of any mixing by its settings."""
     return import_module(settings.drawing).draw(settings, context, random)
+
+
+def draw_inside(settings: MixingInside, context: Context, random: Random) -> Mix:
+    """Draws the Mix of the mixing inside a method; a UserError names the key as it is set there."""
+    try:
+        return draw(settings.mixing, context, random)
+    except UserError as error:
+        if settings.inter is not None:
+            error.subject = f"inter_{error.subject}"
+        raise
 
 
 def mixed_features(net: StagedNet, batch: Batch, plan: Plan, beside: Tensor | None = None) -> Tensor:

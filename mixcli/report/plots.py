@@ -25,28 +25,36 @@ def check(path: Path) -> Path:
 
 
 def contact_sheet(sheet: Any, path: Path) -> None:
-    """Four rows: images, partners, masks (white is the image itself), mixed images with the weight of their label."""
+    """A row each of images, partners, masks, mixed images; below them the weight of the image's own label."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.style import context
 
-    count = len(sheet.ratio)
-    figure = Figure(figsize=(1.1 * count, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    rows = {"image": sheet.originals, "partner": sheet.partners, "mask": sheet.own, "mixed": sheet.mixed}
-    axes = figure.subplots(len(rows), count, squeeze=False)
-    for row, (name, images) in enumerate(rows.items()):
-        for axis, image in zip(axes[row], images, strict=True):
-            grey = image.shape[0] == 1
-            pixels = (image[0] if grey else image.permute(1, 2, 0)).numpy()
-            axis.imshow(pixels, cmap="gray" if grey else None, vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-        axes[row, 0].set_ylabel(name)
-    for axis, ratio in zip(axes[-1], sheet.ratio, strict=True):
-        axis.set_xlabel(f"{ratio:.2f}")
-    figure.suptitle(sheet.title)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix[1:], dpi=150)
+    with context("default"):
+        numbers = [""] if len(sheet.partners) == 1 else [f" {k + 1}" for k in range(len(sheet.partners))]
+        partners = {f"partner{number}": images for number, images in zip(numbers, sheet.partners, strict=True)}
+        rows = {"image": sheet.originals, **partners, "mask": sheet.own, "mixed": sheet.mixed}
+        figure = Figure(figsize=(max(3.6, 1.1 * len(sheet.ratio)), 0.7 + 1.15 * len(rows)), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(len(rows), len(sheet.ratio), squeeze=False)
+        for row, (name, images) in zip(axes, rows.items(), strict=True):
+            _row_of_images(row, name, images)
+        for axis, ratio in zip(axes[-1], sheet.ratio, strict=True):
+            axis.set_xlabel(f"{ratio:.2f}")
+        figure.suptitle(sheet.title, fontsize=10, parse_math=False, wrap=True)
+        figure.supxlabel("of the image itself: white in a mask, the number below", fontsize=8, color=GREY)
+        picture = io.BytesIO()
+        figure.savefig(picture, format=path.suffix[1:], dpi=150, metadata=_no_metadata(path.suffix))
     write_atomic(path, picture.getvalue())
+
+
+def _row_of_images(axes: Any, name: str, images: Any) -> None:
+    for axis, image in zip(axes, images, strict=True):
+        grey = image.shape[0] == 1
+        axis.imshow((image[0] if grey else image.permute(1, 2, 0)).numpy(), cmap="gray" if grey else None,
+                    vmin=0, vmax=1)  # fmt: skip
+        axis.set(xticks=[], yticks=[])
+    axes[0].set_ylabel(name)
 
 
 TILE = 96  # pixels of an image on a sheet of corruptions

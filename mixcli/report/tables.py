@@ -18,6 +18,7 @@ from rich.text import Text
 from mixcli.errors import printable
 from mixcli.report import export
 
+NARROWEST = 72  # columns that a table takes where its title is long: beyond, the title is folded
 LONG = 2000  # characters of a cell; paths must not be cut
 WHOLE = 12  # characters of a word in an arm's name that are not broken
 OWN_ROWS = {"loss", "accuracy"}  # of the training part, shown apart from the parts of the loss
@@ -206,8 +207,9 @@ def printable_block(text: str) -> str:
 
 
 def _facts(title: str) -> Table:
-    table = Table(title=_text(title, "bold"), title_justify="left", box=box.HORIZONTALS, show_header=False,
-                  pad_edge=False, border_style="dim")  # fmt: skip
+    heading = _text(title, "bold")
+    table = Table(title=heading, title_justify="left", box=box.HORIZONTALS, show_header=False, pad_edge=False,
+                  border_style="dim", min_width=min(heading.cell_len, NARROWEST))  # fmt: skip
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     return table

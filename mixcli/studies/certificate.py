@@ -11,7 +11,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from mixcli import own_code
 from mixcli.engine import device
@@ -89,17 +89,9 @@ def certify(train: Train, images: int, told: Callable[[int, int], None] = lambda
         other = MixUp.model_validate({"per": getattr(method, "per", "batch")})
         cost = _or_none(lambda: {**mixing_cost.beside(method, other), "calls": _calls(method)})
         with foreign.seeded(0):
-            sheet = _or_none(lambda: contact_sheet.sheet(_per_image(train), images))
+            sheet = _or_none(lambda: contact_sheet.sheet(contact_sheet.per_image(train), images))
     environment = device.prepare(train.model_copy(update={"device": "cpu"})).describe()
     return Certificate(method, tuple(findings), cost, sheet, environment)
-
-
-def _per_image(train: Train) -> Train:
-    """A mask for each image where the method can, as `show` draws: one for all of them may show nothing."""
-    field = type(train.method).model_fields.get("per")
-    if field is None or "sample" not in get_args(field.annotation):
-        return train
-    return train.model_copy(update={"method": train.method.model_copy(update={"per": "sample"})})
 
 
 def _calls(method: Mixing) -> int | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -26,15 +27,17 @@ from mixcli.sampling import Random
 from mixcli.settings import Mixing, Train
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOST = 64  # images on a sheet: laying out many more takes minutes, and nobody can look at them
 
 
 @dataclass(frozen=True)
 class Sheet:
     """A batch, its masks and what became of it.
 
-    originals, partners, mixed  (B, C, H, W) float32 in [0, 1]; of several partners the first
-    own                         (B, 1, H, W) float32, weight of the image itself
-    ratio                       (B,) float32, its mean over pixels
+    originals, mixed  (B, C, H, W) float32 in [0, 1]
+    partners          (K-1, B, C, H, W), whole: a mixing that moves what it takes has not moved it yet
+    own               (B, 1, H, W) float32, weight of the image itself
+    ratio             (B,) float32, its mean over pixels
     """
 
     title: str
@@ -45,16 +48,25 @@ class Sheet:
     ratio: Tensor
 
 
+def per_image(train: Train) -> Train:
+    """A mask for each image where the mixing can: one for all of them may show nothing."""
+    field = type(train.method).model_fields.get("per")
+    if field is None or "sample" not in get_args(field.annotation):
+        return train
+    return train.model_copy(update={"method": train.method.model_copy(update={"per": "sample"})})
+
+
 def sheet(train: Train, images: int) -> Sheet:
     """One batch of the first `images` test images, mixed as the settings say. Raises UserError for other methods."""
     mixing, test = _mixing(train), sources.load(train).test
-    if images > len(test):
-        raise UserError("config", "--images", "more than the test split has", got=images, expected=f"1 … {len(test)}")
+    most = min(MOST, len(test))
+    if images > most:
+        raise UserError("config", "--images", "more than a sheet holds", got=images, expected=f"1 … {most}")
     rows = _views(train, mixing, test, images)
     pixels, size = rows[:images], rows.shape[2:]
     mix = _drawn(mixing, train, test.labels[:images], tuple(size), 0)
     own = _own(mix).expand(-1, 1, *size)
-    return Sheet(mixing.label(), pixels, rows[mix.source[1]], own, mix.images(rows.clone()), mix.ratio[0])
+    return Sheet(mixing.label(), pixels, rows[mix.source[1:]], own, mix.images(rows.clone()), mix.ratio[0])
 
 
 @dataclass(frozen=True)
@@ -94,8 +106,8 @@ def statistics(train: Train, batches: int = 100, batch: int = 128) -> dict[str, 
     """Figures of many draws for the data set's own labels and image size.
 
     drawn, realised   nominal and actual share of the image itself: mean, deviation, quantiles; None where none is drawn
-    untouched         share of images that keep all of their pixels
-    same_class        share of images whose partner has their label, themselves included
+    untouched         share of images that keep all of their pixels: the mask is 1, or the partner is the image itself
+    same_class        share of images whose partner, of several the first, has their label, themselves included
     layers            share of the mixed images with so many layers, for a mixing that has layers
     mask_diversity    mean absolute difference between the masks of two images of one batch
     """
@@ -110,7 +122,7 @@ def statistics(train: Train, batches: int = 100, batch: int = 128) -> dict[str, 
         "images": batches * batch,
         "drawn": _moments(torch.cat([m.drawn for m in mixes if m.drawn is not None])),
         "realised": _moments(realised),
-        "untouched": float((realised == 1).double().mean()),
+        "untouched": float(torch.cat([_untouched(m) for m in mixes]).double().mean()),
         "same_class": float((partner == split.labels[np.concatenate(rows)]).mean()),
         **_layers([m.notes["layers"] for m in mixes if "layers" in m.notes]),
         "mask_diversity": float(torch.stack(different).mean()),
@@ -146,6 +158,12 @@ def _layers(counts: list[Tensor]) -> dict[str, dict[str, float]]:
 def _drawn(mixing: Mixing, train: Train, labels: np.ndarray, size: tuple[int, ...], step: int) -> Mix:
     context = Context((len(labels), size[0], size[1]), labels, int(labels.max()) + 1)
     return draw(mixing, context, Random(train.seed, "mix", step))
+
+
+def _untouched(mix: Mix) -> Tensor:
+    """(B,) bool: whose pixels all stay, whatever the label's weight."""
+    whole = mix.ratio[0] == 1
+    return whole if mix.place is not None else whole | (mix.source == mix.source[0]).all(0)
 
 
 def _own(mix: Mix) -> Tensor:

@@ -234,13 +234,15 @@ def ledger_14_probability_zero_returns_the_batch_bit_for_bit(settings: Mixing) -
     """`probability = 0` returns images and labels bit for bit, beside a NaN too."""
     if "probability" not in type(settings).model_fields:
         raise Excused("it has no option `probability`")
+    x, y = specimens.rows(settings), _labels(8)
+    x[0, 0, 0, 0] = torch.nan
     for _, size, per in _cases(settings, [(8, 8, 8)]):
-        mix = drawn(settings, size, per=per, probability=0)
-        x, y = specimens.rows(settings), _labels(8)
-        x[0, 0, 0, 0] = torch.nan
-        require(torch.equal(mix.images(x).nan_to_num(9), x[:8].nan_to_num(9)), "images change")
-        rows = mix.targets(y, specimens.CLASSES)
-        require(torch.equal(rows.argmax(1), y) and rows.max() == 1, f"the largest target is {rows.max():.3g}, not 1")
+        for step in range(20):
+            mix = drawn(settings, size, step, per=per, probability=0)
+            require(torch.equal(mix.images(x).nan_to_num(9), x[:8].nan_to_num(9)), "images change")
+            rows = mix.targets(y, specimens.CLASSES)
+            right = torch.equal(rows.argmax(1), y) and rows.max() == 1
+            require(right, f"the largest target is {rows.max():.3g}, not 1")
     return "images and one-hot rows equal"
 
 
@@ -421,6 +423,22 @@ def per_batch_draws_one_ratio_and_per_sample_one_each(settings: Mixing) -> str:
     return f"8 images: 1 and {sample} different ratios"
 
 
+@_law(MIXING_LAWS, "ledger 18")
+def ledger_18_masks_of_different_images_lie_apart(settings: Mixing) -> str:
+    """`per = sample` places the mask of each image by itself, not by the others'."""
+    if "per" not in type(settings).model_fields or not type(settings).masks:
+        raise Excused("it has no option `per`, or no masks")
+    changes = {"per": "sample", "probability": 1, "pairing": "derangement"}
+    mixes = [drawn(settings, (8, 16, 16), step, **changes) for step in range(100)]
+    partners = torch.cat([weights(mix)[1:].sum(0)[:, 0].expand(-1, 16, 16) for mix in mixes]).double()
+    rows = torch.arange(16, dtype=torch.float64) - 7.5
+    middle = (partners.sum(2) * rows).sum(1) / partners.sum((1, 2)).clamp(min=1e-9)  # (800,)
+    found = [float(torch.stack([m[::2], m[1::2]]).corrcoef()[0, 1]) for m in (middle, middle.abs())]
+    worst = max(found, key=abs)  # the distance, too: a bump may belong to either image
+    require(abs(worst) < 0.25, f"the rows of two images' masks correlate by {worst:.2f}")
+    return f"rows of 400 pairs correlate by {worst:.2f}"
+
+
 @_law(MIXING_LAWS, "ledger 15, 16")
 def ledger_15_and_16_partners_vary_in_batches_of_any_size(settings: Mixing) -> str:
     """In batches of 1, 2, 3 and 7 it draws; in one of 7 each image meets many others, not always the same place."""
@@ -466,10 +484,13 @@ def the_law_of_the_mask_is_transposed_with_the_image(settings: Mixing) -> str:
 
 @_law(MIXING_LAWS, "1.5, ledger 8")
 def ledger_8_and_11_drawn_in_float64_and_under_autocast(settings: Mixing) -> str:
-    """Nominal ratios are float64, masks float32, inside autocast too, at 48 and 224 px."""
+    """Nominal ratios are float64, masks float32 and the same inside autocast, at 48 and 224 px."""
+    sizes = [(16, 48, 48), (2, 224, 224)]
     with torch.autocast("cpu", torch.bfloat16):
-        mixes = [drawn(settings, (2, side, side), per="sample") for side in (48, 224)]
-    for mix in mixes:
+        mixes = [drawn(settings, size, per="sample") for size in sizes]
+    for mix, size in zip(mixes, sizes, strict=True):
+        same = torch.equal(weights(mix), weights(drawn(settings, size, per="sample")))
+        require(same, f"masks of {size[1]} px are others inside autocast")
         require(weights(mix).dtype == torch.float32, f"masks of {weights(mix).dtype}")
         require(
             mix.drawn is None or mix.drawn.dtype == torch.float64, "nominal ratios are rounded before they are told"

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mixcli.errors import UserError
-from mixcli.methods import manifold, supervised
+from mixcli.methods import manifold, regmixup, supervised
 from mixcli.methods.supervised import cross_entropy
 from mixcli.sampling import Random
-from mixcli.settings import CutMix, Manifold, MixUp
+from mixcli.settings import CutMix, FMix, Manifold, MixUp, RegMixUp
 from tests import fakes
 
 STAGES = ["input", "stem", "layer1", "layer2", "layer3"]
@@ -84,3 +84,11 @@ def test_an_unknown_stage_is_named_beside_the_known_ones():
     with pytest.raises(UserError, match="layer7") as caught:
         plan_at("layer7")
     assert caught.value.subject == "stages" and "layer3" in str(caught.value)
+
+
+@pytest.mark.parametrize(("module", "settings"), [(manifold, Manifold), (regmixup, RegMixUp)])
+def test_what_the_mixing_inside_refuses_is_named_with_its_key(module, settings):
+    inside = settings(inter=FMix(variant="reference"))
+    with pytest.raises(UserError) as caught:
+        module.plan(inside, fakes.context(4, 8, 9), Random(0, "mix"))
+    assert caught.value.subject == "inter_variant"

@@ -17,16 +17,16 @@ def pair(ratio: list[float]) -> Mix:
 
 
 def test_ledger_2_weights_come_first_and_the_mean_last():
-    logits = torch.tensor([[9.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
-    batch = Batch(torch.zeros(2, 1, 1, 1), torch.tensor([1, 2]), 3)
-    total = supervised.score(logits, batch, Plan(pair([0.1, 0.9]))).total
+    logits = torch.tensor([[0.0, 9.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 4.0]])
+    y, partners = torch.tensor([1, 2, 0]), torch.tensor([2, 0, 1])
+    batch = Batch(torch.zeros(3, 1, 1, 1), y, 3)
+    total = supervised.score(logits, batch, Plan(pair([0.1, 0.9, 0.5]))).total
     by_hand = 0.0
-    for i, (own, other, ratio) in enumerate([(1, 2, 0.1), (2, 1, 0.9)]):
-        p = logits[i].log_softmax(0)
-        by_hand += -(ratio * p[own] + (1 - ratio) * p[other]) / 2
+    for p, own, other, ratio in zip(logits.log_softmax(1), y, partners, [0.1, 0.9, 0.5], strict=True):
+        by_hand += -(ratio * p[own] + (1 - ratio) * p[other]) / 3
     assert torch.allclose(total, by_hand)
     ce = torch.nn.functional.cross_entropy
-    mean_first = 0.5 * ce(logits, torch.tensor([1, 2])) + 0.5 * ce(logits, torch.tensor([2, 1]))
+    mean_first = 0.5 * ce(logits, y) + 0.5 * ce(logits, partners)
     assert not torch.allclose(total, mean_first, atol=0.01)
 
 

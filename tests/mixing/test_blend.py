@@ -7,7 +7,7 @@ from scipy import stats
 
 from mixcli.mix import Context, Mix
 from mixcli.mixing import blend
-from mixcli.sampling import Random, beta
+from mixcli.sampling import Random, beta, dirichlet
 from mixcli.settings import MixUp
 
 
@@ -33,7 +33,14 @@ def test_ledger_8_float64_draws_pass_where_the_same_draws_in_float32_fail():
     assert stats.kstest(draws.astype(np.float32).astype(np.float64), law).pvalue < 1e-3
 
 
-def test_alpha_zero_is_the_identity_inside_the_package():
+def test_ledger_8_dirichlet_shares_pass_too_where_the_same_shares_in_float32_fail():
+    shares = dirichlet(Random(0, "dirichlet").host, np.full((20_000, 2), 0.2))[:, 0]
+    law = stats.beta(0.2, 0.2).cdf
+    assert stats.kstest(shares, law).pvalue > 1e-3
+    assert stats.kstest(shares.astype(np.float32).astype(np.float64), law).pvalue < 1e-3
+
+
+def test_ledger_14_alpha_zero_is_the_identity_inside_the_package():
     assert (beta(Random(0, "x").host, 0, 5) == 1).all()
 
 

@@ -67,7 +67,7 @@ def test_ledger_19_boxes_reach_every_pixel():
     assert (drawn(ResizeMix(per="sample"), (2000, 9, 13)).keep.amin(0) == 0).all()
 
 
-def test_half_precision_is_resized_in_single_precision():
+def test_ledger_11_half_precision_is_resized_in_single_precision():
     mix, images = drawn(ResizeMix(per="sample")), fakes.images(8, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(mix.images(images), mix.images(images.float()))

@@ -135,6 +135,15 @@ def never_last(mix, context, random, settings):
     return dataclasses.replace(mix, keep=keep)
 
 
+def one_place(mix, context, random, settings):
+    """Boxes of one place, though each has a size of its own."""
+    height, width = context.size[1:]
+    sides = (random.host.uniform(0.1, 0.5, context.size[0]) * height).astype(int) + 1
+    top = int(random.host.random() * height / 2)
+    boxes = np.stack([np.full_like(sides, top), 0 * sides, top + sides, sides])
+    return dataclasses.replace(mix, keep=cutmix.outside(boxes, height, width, random), form="binary")
+
+
 def half_probability(mix, context, random, settings):
     own = MixUp(alpha=settings.alpha, per=settings.per)
     return blend.draw(own, context, random)
@@ -153,6 +162,7 @@ def one_ratio(mix, context, random, settings):
 
 
 MISTAKES = {
+    "one place": one_place,
     "none": lambda mix, *_: mix,
     "label of the drawn": into(LabelOfTheDrawn),
     "in place": into(InPlace),
@@ -206,6 +216,7 @@ CAUGHT = {  # the law, the mistake, and what its evidence says
     ("ledger_7_the_mask_of_the_mix_is_what_is_applied", "other mask"): "away from its mask",
     ("ledger_19_every_pixel_can_come_from_the_partner", "never last"): "8 of 64 pixels never do",
     ("ledger_6_every_option_changes_the_draws", "none"): "idle: never changes a draw",
+    ("ledger_18_masks_of_different_images_lie_apart", "one place"): "masks correlate by",
     ("per_batch_draws_one_ratio_and_per_sample_one_each", "one ratio"): "per sample, 8 images have 1 different ratios",
     ("the_law_of_the_mask_is_transposed_with_the_image", "rows only"): "differ by",
     (KNOWN, "says binary"): "form is binary",

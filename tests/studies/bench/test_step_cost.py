@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mixcli.cli import main
 from mixcli.errors import UserError
 from mixcli.methods import supervised
 from mixcli.settings import METHODS, Facts, Mixing, NoMixing
@@ -107,3 +108,8 @@ def test_the_random_images_have_every_class_alike():
     source = step_cost._source(FACTS)
     assert source.train.images.shape == (40, 8, 8, 3) and source.train.images.dtype == np.uint8
     assert (np.bincount(source.train.labels) == 8).all() and len(source.test) == 0
+
+
+def test_an_unknown_device_is_told_with_its_option(capsys):
+    assert main(["bench", "step", "--device", "foo"]) == 2
+    assert "error: --device: unknown device; got foo" in capsys.readouterr().err
