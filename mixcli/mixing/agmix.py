@@ -27,6 +27,7 @@ from mixcli.mixing.masked import Masks
 from mixcli.sampling import Random
 from mixcli.settings import AGMix, GMix
 
+SMALLEST = 1e-6  # pixels: a smaller bump is its centre alone, and its exponents would overflow in float32
 FARTHEST = -40.0  # e^-40 is nothing; where two such meet, numbers turn denormal, and a CPU takes ten times as long
 
 
@@ -46,7 +47,7 @@ def masks(settings: GMix, share: np.ndarray, size: tuple[int, int], random: Rand
     mass = np.where(own_in_bump, share, 1 - share) * (size[0] * size[1])
     present = mass > 0  # a bump of no mass is no bump
     factor = {"area": math.pi * np.sqrt(1 - q**2), "gmix": math.pi, "sqrt_lambda_n": 0.5}[scale]
-    squared = _inverse(q, theta) * (factor / np.where(present, mass, 1))
+    squared = _inverse(q, theta) * (factor / np.maximum(mass, SMALLEST))
     base, height = 1.0 - own_in_bump, np.where(own_in_bump, present, -1.0 * present)
     return Masks(_bumps(centre, squared, base, height, size, random), share)
 

@@ -117,15 +117,17 @@ def _reference(settings: FMix, n: int, size: tuple[int, int], random: Random) ->
 def _waves(size: tuple[int, int], decay: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Amplitudes f^-decay (h, w) of the products of h waves along the height (H, h) and w along the width (w, W).
 
-    Left out are the highest frequencies, as many as together hold less than `NEGLIGIBLE` of the variance.
+    Left out are the highest frequencies, as many as together hold less than `NEGLIGIBLE` of the variance, but never all
+    along one side: pixels of a field that is constant there cannot be told apart by any threshold.
     """
     (fy, down), (fx, across) = (_cosines_and_sines(side) for side in size)
     amplitude = np.maximum(np.hypot(fy[:, None], fx[None, :]) * max(size), 1) ** -decay
     power = amplitude**2
     power[0, 0] = 0  # a constant moves no threshold
+    lowest = 1 / min((side for side in size if side > 1), default=1)
     for limit in np.unique(np.concatenate([fy, fx])):
         rows, columns = fy <= limit, fx <= limit
-        if power[rows][:, columns].sum() >= (1 - NEGLIGIBLE) * power.sum():
+        if limit >= lowest and power[rows][:, columns].sum() >= (1 - NEGLIGIBLE) * power.sum():
             break
     kept = amplitude[rows][:, columns], down[rows].T, across[columns]
     amplitude, down, across = (torch.from_numpy(a.astype(np.float32)).to(device) for a in kept)

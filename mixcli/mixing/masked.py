@@ -44,23 +44,28 @@ class Pairing:
     """Whom each image is mixed with.
 
     partner   (B,) int64, row of the stacked views
-    alone     (B,) bool, who is not mixed: not drawn to be, or without a partner
     unpaired  (B,) bool, whose pairing rule could not be met
+    mixed     (B,) bool, who was drawn to be mixed
     """
 
     partner: np.ndarray
-    alone: np.ndarray
     unpaired: np.ndarray
+    mixed: np.ndarray
+
+    @property
+    def alone(self) -> np.ndarray:
+        """(B,) bool, who is not mixed: not drawn to be, or without a partner."""
+        return ~self.mixed | self.unpaired
 
     def mix(self, masks: Masks, random: Random, notes: Notes, place: Place | None = None) -> Mix:
         """The Mix of masks drawn once or per image; who is alone keeps all of its pixels."""
-        batch, (keep, drawn, form, box) = len(self.partner), masks
+        batch, alone, (keep, drawn, form, box) = len(self.partner), self.alone, masks
         source = np.empty((2, batch), np.int64)
         source[0], source[1] = np.arange(batch), self.partner
-        if self.alone.any():  # the host knows, so usually there is nothing to do
-            source[1, self.alone] = source[0, self.alone]
-            drawn = np.where(self.alone, 1.0, drawn)
-            (whole,) = random.carry(self.alone)
+        if alone.any():  # the host knows, so usually there is nothing to do
+            source[1, alone] = source[0, alone]
+            drawn = np.where(alone, 1.0, drawn)
+            (whole,) = random.carry(alone)
             keep = torch.where(whole.view(-1, 1, 1, 1), torch.ones((), device=keep.device), keep)
             form, box = "binary" if form == "binary" else "any", None
         if len(keep) < batch:
@@ -83,7 +88,7 @@ def paired(settings: Pairs, context: Context, random: Random) -> Pairing:
     """Draws whether to mix, and partners."""
     mixed = mixed_at_all(settings, context.size[0], random.host)
     partner, unpaired = partners(settings, context, random.host)
-    return Pairing(partner, ~mixed | unpaired, unpaired)
+    return Pairing(partner, unpaired, mixed)
 
 
 def shares(settings: Any, context: Context, random: Random) -> np.ndarray:

@@ -60,10 +60,8 @@ def _partners(settings: MiAMix, context: Context, random: Random) -> tuple[maske
     chosen = random.host.random(batch) < settings.p_self
     itself = np.arange(batch)
     partner = np.where(chosen, itself, pairing.partner)
-    unpaired = pairing.unpaired & ~chosen
-    not_drawn = pairing.alone & ~pairing.unpaired
     row = partner + (batch if settings.second_view == "always" else batch * chosen)
-    return masked.Pairing(row, not_drawn | unpaired, unpaired), partner == itself
+    return masked.Pairing(row, pairing.unpaired & ~chosen, pairing.mixed), partner == itself
 
 
 @dataclass(frozen=True)

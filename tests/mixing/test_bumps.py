@@ -114,3 +114,10 @@ def test_smoothmix_has_no_alpha_and_its_range_rises():
     assert "alpha" not in SmoothMix.model_fields
     with pytest.raises(UserError, match="above the second"):
         SmoothMix(spread=(0.5, 0.25))
+
+
+@pytest.mark.parametrize("settings", [GMix(), AGMix(), AGMix(scale="gmix")], ids=lambda s: s.label())
+def test_the_smallest_shares_give_finite_masks(settings):
+    share = np.array([5e-324, 1e-310, 1e-300, 1e-60, 1e-30, 1e-12, 1 - 1e-16])
+    keep = agmix.masks(settings, np.tile(share, 200), (8, 8), Random(0, "mix")).keep
+    assert keep.isfinite().all() and keep.min() >= 0 and keep.max() <= 1

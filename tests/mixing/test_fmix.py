@@ -150,3 +150,11 @@ def test_ledger_6_every_option_changes_the_masks():
     plain = masks(FMix(), 0.5, 20)
     for changed in (FMix(decay=2.0), FMix(softness=0.1), FMix(variant="reference")):
         assert not torch.equal(plain, masks(changed, 0.5, 20))
+
+
+@pytest.mark.parametrize("size", [(8, 64), (64, 8), (7, 224), (2, 64), (3, 40), (1, 16)], ids=str)
+def test_the_area_is_the_share_on_long_images_too(size):
+    area = fmix.masks(FMix(), np.full(2000, 0.37), size, Random(0, "mix")).keep.mean((1, 2, 3), dtype=torch.float64)
+    pixels = size[0] * size[1]
+    assert (area - 0.37).abs().max() <= 1 / pixels
+    assert abs(float(area.mean()) - 0.37) < 0.05 / pixels

@@ -300,3 +300,10 @@ def test_one_draw_per_batch_gives_one_mask_and_partners_of_their_own():
 def test_ledger_17_any_size_and_every_augmentation(size):
     mix = drawn(MiAMix(p_smooth=1, p_affine=1, layers=4), 64, size)
     assert mix.keep.isfinite().all() and draw(MiAMix(), fakes.context(3, *size), Random(0, "mix")) is not None
+
+
+@pytest.mark.parametrize(("pairing", "labels"), [("same-class", np.arange(8)), ("different-class", np.zeros(8, int))])
+def test_who_is_not_drawn_to_be_mixed_is_not_mixed_with_itself_either(pairing, labels):
+    settings = MiAMix(probability=0, pairing=pairing, p_self=1)
+    mix = miamix.draw(settings, Context((8, 6, 6), labels, 8), Random(0, "mix"))
+    assert (mix.keep == 1).all() and (mix.notes["layers"] == 0).all()
