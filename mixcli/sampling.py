@@ -112,7 +112,7 @@ def dirichlet(rng: Generator, concentrations: np.ndarray) -> np.ndarray:
 
     Below 1, Gamma(a) is Gamma(a + 1) U^(1/a), taken as a logarithm: at small concentrations gammas themselves vanish.
     """
-    if not ((concentrations > 0) & (concentrations < 1)).any():
+    if not (concentrations[concentrations < 1] > 0).any():
         weights = rng.standard_gamma(concentrations)
         return weights / weights.sum(1, keepdims=True)
     with np.errstate(divide="ignore"):

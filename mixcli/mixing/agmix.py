@@ -61,12 +61,13 @@ def _bumps(
     form          (3, n): entries xx, xy, yy of a symmetric matrix
     base, height  (n,)
     """
-    dy, dx = (np.arange(side) - c[:, None] for side, c in zip(size, centre, strict=True))
-    xx, xy, yy = form[:, :, None]
-    parts = -yy * dy**2, -xx * dx**2, dy, -2 * xy * dx, base[:, None, None], height[:, None, None]
+    dy = (np.arange(size[0]) - centre[0, :, None])[:, None, :, None]
+    dx = (np.arange(size[1]) - centre[1, :, None])[:, None, None, :]
+    xx, xy, yy, base, height = np.array([*form, base, height])[:, :, None, None, None]
+    parts = -yy * dy**2, -xx * dx**2, dy, -2 * xy * dx, base, height
     along_y, along_x, down, across, least, rise = random.carry(*[part.astype(np.float32) for part in parts])
-    exponent = torch.addcmul(along_y[:, :, None] + along_x[:, None, :], down[:, :, None], across[:, None, :])
-    return exponent.clamp_(min=FARTHEST).exp_().mul_(rise).add_(least)[:, None]
+    exponent = torch.addcmul(along_y + along_x, down, across)
+    return exponent.clamp_(min=FARTHEST).exp_().mul_(rise).add_(least)
 
 
 def _inverse(q: np.ndarray, theta: np.ndarray) -> np.ndarray:

@@ -99,8 +99,9 @@ def shares(settings: Any, context: Context, random: Random) -> np.ndarray:
 
 def outside(rows: np.ndarray, columns: np.ndarray, random: Random) -> Tensor:
     """(n, H) and (n, W), what the partner has of each -> (n, 1, H, W) float32 on the device: 1 - their product."""
-    down, across = random.carry(-rows.astype(np.float32), columns.astype(np.float32))
-    return (down[:, None, :, None] * across[:, None, None, :]).add_(1)
+    down, across = -rows.astype(np.float32)[:, None, :, None], columns.astype(np.float32)[:, None, None, :]
+    down, across = random.carry(down, across)
+    return (down * across).add_(1)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager:

@@ -48,7 +48,7 @@ def draw(settings: MiAMix, context: Context, random: Random) -> Mix:
     pairing, self_mixed = _partners(settings, context, random)
     layers = _layers(settings, draws(settings, context.size[0]), random.host)
     keep = _merged(settings, *_masks(settings, layers, context.size[1:], random), layers, random)
-    drawn = (1 - layers.share).prod(1) if settings.merge == "product" else 1 - layers.share.sum(1) / layers.count
+    drawn = math.prod((1 - layers.share).T) if settings.merge == "product" else 1 - layers.share.sum(1) / layers.count
     notes = {"layers": np.where(pairing.alone, 0, layers.count), "self_mixed": self_mixed & ~pairing.alone}
     return pairing.mix(Masks(keep, drawn), random, notes)
 
@@ -94,13 +94,13 @@ def _layers(settings: MiAMix, n: int, rng: Generator) -> Layers:
 
 def _methods(settings: MiAMix, n: int, rng: Generator) -> np.ndarray:
     """(n, L) int64: candidates by their weights, with replacement, or without it where they are to be distinct."""
-    weights = np.array(settings.weights)
+    weights = settings.weights
     if not settings.distinct:
         # The last bound is left out: rounding must not name a candidate that is not there.
-        bounds = weights[:-1].cumsum() / sum(settings.weights)
+        bounds = np.cumsum(weights[:-1]) / sum(weights)
         return bounds.searchsorted(rng.random((n, settings.layers)), side="right")
     with np.errstate(divide="ignore"):  # the first of independent exponential clocks rings by the weights
-        clocks = rng.exponential(size=(n, len(weights))) / weights
+        clocks = rng.exponential(size=(n, len(weights))) / np.array(weights)
     return clocks.argsort(1)[:, : settings.layers]
 
 
@@ -111,22 +111,22 @@ def _masks(settings: MiAMix, layers: Layers, size: tuple[int, int], random: Rand
     Where a slot is not used, lies a mask that changes nothing.
     """
     used = layers.used.ravel().nonzero()[0]
-    method, share = layers.method.ravel()[used], 1 - layers.share.ravel()[used]
-    order = method.argsort(kind="stable")
-    each = np.bincount(method, minlength=len(settings.methods))
+    method = layers.method.ravel()[used]
+    used, each = used[method.argsort(kind="stable")], np.bincount(method, minlength=len(settings.methods))
+    share = 1 - layers.share.ravel()[used]
     hard = np.array([name in settings.augmented for name in settings.methods]).repeat(each)
     changes = _changes(settings, hard.nonzero()[0], random.host)
     masks = torch.empty((len(used) + 1 + changes.number, 1, *size), device=random.device)
-    masks[len(used) : len(used) + 1].fill_(1.0 if settings.merge == "product" else 0.0)
-    ends = each.cumsum()
+    *parts, neutral, behind = masks.split((*each.tolist(), 1, changes.number))
     with masked.full_precision(random.device):
-        for mixing, start, end in zip(settings.mixings, ends - each, ends, strict=True):
-            if start < end:
-                masks[start:end].copy_(_drawn_by(mixing, share[order[start:end]], size, random))
-        row = changes.apply(masks, len(used) + 1, random)
-    slots = np.full(layers.share.shape, row[-1])
-    slots.ravel()[used[order]] = row[:-1]
-    return masks, slots.T
+        for mixing, part, end in zip(settings.mixings, parts, each.cumsum().tolist(), strict=True):
+            if len(part):
+                part.copy_(_drawn_by(mixing, share[end - len(part) : end], size, random))
+        row = changes.apply(masks, behind, random)
+    neutral.fill_(1.0 if settings.merge == "product" else 0.0)
+    slots = np.full(layers.used.size, len(used))
+    slots[used] = row
+    return masks, slots.reshape(layers.used.shape).T
 
 
 def _drawn_by(mixing: Mixing, share: np.ndarray, size: tuple[int, int], random: Random) -> Tensor:
@@ -167,15 +167,16 @@ class Changes:
         """How many masks come to those that were drawn."""
         return len(self.blunt) + len(self.bent)
 
-    def apply(self, masks: Tensor, count: int, random: Random) -> np.ndarray:
-        """Fills `masks` behind the `count` that are given. Returns (count,) int64: where each is from now on."""
-        row, middle = np.arange(count), count + len(self.blunt)
-        row[self.blunt] = np.arange(count, middle)
+    def apply(self, masks: Tensor, behind: Tensor, random: Random) -> np.ndarray:
+        """Puts what comes of `masks` into `behind`, their end. Returns (S,) int64: where each of S masks now lies."""
+        row, (soft, turned) = np.arange(len(masks)), behind.split((len(self.blunt), len(self.bent)))
+        first = len(masks) - len(behind)
+        row[self.blunt] = row[first : first + len(soft)]
         blunt, bent = random.carry(self.blunt, row[self.bent])
-        masks[count:middle].copy_(smoothed(masks.index_select(0, blunt), self.wide))
-        masks[middle:].copy_(rotated(masks.index_select(0, bent), self.angle, self.slant, random))
-        row[self.bent] = np.arange(middle, len(masks))
-        return row
+        soft.copy_(smoothed(masks.index_select(0, blunt), self.wide))
+        turned.copy_(rotated(masks.index_select(0, bent), self.angle, self.slant, random))
+        row[self.bent] = row[first + len(soft) :]
+        return row[: first - 1]
 
 
 def _changes(settings: MiAMix, hard: np.ndarray, rng: Generator) -> Changes:
@@ -194,10 +195,10 @@ def smoothed(masks: Tensor, wide: int) -> Tensor:
 
     The square's side is 5 for the first `wide` masks, 3 for the others.
     """
-    total = _window_sums(_window_sums(masks, wide, 3), wide, 2)
-    for part, side in ((total[:wide], 5), (total[wide:], 3)):
+    mean = _window_sums(_window_sums(masks, wide, 3), wide, 2)
+    for part, side in ((mean[:wide], 5), (mean[wide:], 3)):
         part.div_(_window_sizes(masks.shape[2:], side, masks.device))
-    return total.clamp_(0, 1)
+    return mean  # of weights up to 1, it is no more than 1 in floating point, too
 
 
 @lru_cache(maxsize=32)
@@ -210,10 +211,9 @@ def _window_sizes(size: tuple[int, int], side: int, device: torch.device) -> Ten
 def _window_sums(masks: Tensor, wide: int, dim: int) -> Tensor:
     """Of the same shape: sums over the neighbours along `dim`, two on each side in the first `wide` masks, else one."""
     total = masks.clone()
-    for offset, count in ((1, len(masks)), (2, wide)):
+    for offset, added, own in ((1, total, masks), (2, total[:wide], masks[:wide])):
         rest = masks.shape[dim] - offset
-        if rest > 0 and count > 0:
-            added, own = total[:count], masks[:count]
+        if rest > 0 and len(own):
             added.narrow(dim, offset, rest).add_(own.narrow(dim, 0, rest))
             added.narrow(dim, 0, rest).add_(own.narrow(dim, offset, rest))
     return total
@@ -229,9 +229,9 @@ def rotated(masks: Tensor, angle: np.ndarray, slant: np.ndarray, random: Random)
     height, width = masks.shape[2:]
     cos, sin, tan, slim = np.cos(angle), np.sin(angle), np.tan(slant), height / width
     x, y = (np.arange(1 - side, side, 2) / side for side in (width, height))  # in half images from the middle
-    along = np.array([cos, sin / slim])[:, :, None] * x
-    down = np.array([(cos * tan - sin) * slim, sin * tan + cos])[:, :, None] * y
+    along = np.array([cos, sin / slim])[:, :, None, None] * x
+    down = np.array([(cos * tan - sin) * slim, sin * tan + cos])[:, :, None, None] * y[:, None]
     along, down = random.carry(along.astype(np.float32), down.astype(np.float32))
-    where = along[:, :, None, :] + down[:, :, :, None]  # (2, n, H, W)
-    found = F.grid_sample(masks, where.permute(1, 2, 3, 0), mode="bilinear", padding_mode="border", align_corners=False)
+    where = (along + down).permute(1, 2, 3, 0)  # (n, H, W, 2)
+    found = F.grid_sample(masks, where, mode="bilinear", padding_mode="border", align_corners=False)
     return found.clamp_(0, 1)
