@@ -41,10 +41,9 @@ def outside(boxes: Boxes, drawn: np.ndarray, height: int, width: int, random: Ra
         keep[:, :, top:bottom, left:right] = 0
         (mask,) = random.carry(keep)
         return Masks(mask, drawn, "binary", (slice(top, bottom), slice(left, right)))
-    top, left, bottom, right = boxes[:, :, None]
-    row, column = np.arange(height), np.arange(width)
-    rows, columns = (row >= top) & (row < bottom), (column >= left) & (column < right)
-    return Masks(masked.outside(rows, columns, random), drawn, "binary")
+    place, start, stop = np.arange(max(height, width)), boxes[:2, :, None], boxes[2:, :, None]
+    inside = (place >= start) & (place < stop)  # (2, n, side), down and across
+    return Masks(masked.outside(inside[0, :, :height], inside[1, :, :width], random), drawn, "binary")
 
 
 def _clipped(share: np.ndarray, height: int, width: int, rng: Generator) -> tuple[Boxes, np.ndarray]:

@@ -27,14 +27,14 @@ def draw(settings: GridMix, context: Context, random: Random) -> Mix:
 
 def masks(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
     """Holes whose share of their patch is 1 - `share` (n,); see `Masks`."""
-    top, left, height, width, patch, hole = grids(settings, share, size, random)[:, :, None]
-    in_rows = _in_holes(size[0], top, height, patch, hole)
-    in_columns = _in_holes(size[1], left, width, patch, hole)
-    return Masks(masked.outside(in_rows, in_columns, random), share, "binary")
+    crop, sides, patch, hole = (drawn[..., None] for drawn in grids(settings, share, size, random))
+    place = np.arange(max(size)) - crop
+    in_holes = (place >= 0) & (place < sides) & (place % patch < hole)  # (2, n, side), down and across
+    return Masks(masked.outside(in_holes[0, :, : size[0]], in_holes[1, :, : size[1]], random), share, "binary")
 
 
-def grids(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: Random) -> np.ndarray:
-    """(6, n) int64: top, left, height and width of the crop, side of a patch, side of its hole."""
+def grids(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: Random) -> tuple[np.ndarray, ...]:
+    """Corners (2, n) and sides (2, n) of the crops, sides of a patch (n,) and of its hole (n,), all int64."""
     (fewest, most), (smallest, largest), (narrowest, widest) = settings.cells, settings.area, settings.aspect
     u, bounds = random.host.random((5, len(share))), np.array(size)[:, None]
     cells = fewest + (u[0] * (most + 1 - fewest)).astype(np.int64)
@@ -45,10 +45,4 @@ def grids(settings: GridMix, share: np.ndarray, size: tuple[int, int], random: R
     corner = (u[3:] * (bounds + 1 - sides)).astype(np.int64)
     patch = -(-sides[1] // cells)
     hole = np.rint(patch * np.sqrt(1 - share)).astype(np.int64)
-    return np.array([*corner, *sides, patch, hole])
-
-
-def _in_holes(side: int, start: np.ndarray, length: np.ndarray, patch: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """(n, side) bool: places along one axis that lie in the crop and in the hole of their patch."""
-    place = np.arange(side) - start
-    return (place >= 0) & (place < length) & (place % patch < hole)
+    return corner, sides, patch, hole

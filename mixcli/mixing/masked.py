@@ -68,7 +68,7 @@ class Pairing:
             (whole,) = random.carry(alone)
             keep = torch.where(whole.view(-1, 1, 1, 1), torch.ones((), device=keep.device), keep)
             form, box = "binary" if form == "binary" else "any", None
-        if len(keep) < batch:
+        if keep.shape[0] < batch:
             keep = keep.expand(batch, -1, -1, -1)
         if len(drawn) < batch:
             drawn = drawn.repeat(batch)

@@ -116,16 +116,17 @@ def _masks(settings: MiAMix, layers: Layers, size: tuple[int, int], random: Rand
     share = 1 - layers.share.ravel()[used]
     hard = np.array([name in settings.augmented for name in settings.methods]).repeat(each)
     changes = _changes(settings, hard.nonzero()[0], random.host)
-    masks = torch.empty((len(used) + 1 + changes.number, 1, *size), device=random.device)
-    *parts, neutral, behind = masks.split((*each.tolist(), 1, changes.number))
+    neutral = used.size
+    masks = torch.empty((neutral + 1 + changes.number, 1, *size), device=random.device)
+    masks[neutral].fill_(1.0 if settings.merge == "product" else 0.0)
+    ends = each.cumsum()
     with masked.full_precision(random.device):
-        for mixing, part, end in zip(settings.mixings, parts, each.cumsum().tolist(), strict=True):
-            if len(part):
-                part.copy_(_drawn_by(mixing, share[end - len(part) : end], size, random))
-        row = changes.apply(masks, behind, random)
-    neutral.fill_(1.0 if settings.merge == "product" else 0.0)
-    slots = np.full(layers.used.size, len(used))
-    slots[used] = row
+        for mixing, start, end in zip(settings.mixings, (ends - each).tolist(), ends.tolist(), strict=True):
+            if start < end:
+                masks[start:end].copy_(_drawn_by(mixing, share[start:end], size, random))
+        row = changes.apply(masks, neutral + 1, random)
+    slots = np.full(layers.used.size, neutral)
+    slots[used] = row[:neutral]
     return masks, slots.reshape(layers.used.shape).T
 
 
@@ -165,18 +166,17 @@ class Changes:
     @property
     def number(self) -> int:
         """How many masks come to those that were drawn."""
-        return len(self.blunt) + len(self.bent)
+        return self.blunt.size + self.bent.size
 
-    def apply(self, masks: Tensor, behind: Tensor, random: Random) -> np.ndarray:
-        """Puts what comes of `masks` into `behind`, their end. Returns (S,) int64: where each of S masks now lies."""
-        row, (soft, turned) = np.arange(len(masks)), behind.split((len(self.blunt), len(self.bent)))
-        first = len(masks) - len(behind)
-        row[self.blunt] = row[first : first + len(soft)]
+    def apply(self, masks: Tensor, count: int, random: Random) -> np.ndarray:
+        """Fills `masks` behind the first `count`; where each of these now lies, (count,) int64."""
+        row, middle, end = np.arange(count), count + self.blunt.size, count + self.number
+        row[self.blunt] = np.arange(count, middle)
         blunt, bent = random.carry(self.blunt, row[self.bent])
-        soft.copy_(smoothed(masks.index_select(0, blunt), self.wide))
-        turned.copy_(rotated(masks.index_select(0, bent), self.angle, self.slant, random))
-        row[self.bent] = row[first + len(soft) :]
-        return row[: first - 1]
+        masks[count:middle].copy_(smoothed(masks.index_select(0, blunt), self.wide))
+        masks[middle:end].copy_(rotated(masks.index_select(0, bent), self.angle, self.slant, random))
+        row[self.bent] = np.arange(middle, end)
+        return row
 
 
 def _changes(settings: MiAMix, hard: np.ndarray, rng: Generator) -> Changes:
@@ -213,7 +213,7 @@ def _window_sums(masks: Tensor, wide: int, dim: int) -> Tensor:
     total = masks.clone()
     for offset, added, own in ((1, total, masks), (2, total[:wide], masks[:wide])):
         rest = masks.shape[dim] - offset
-        if rest > 0 and len(own):
+        if rest > 0:
             added.narrow(dim, offset, rest).add_(own.narrow(dim, 0, rest))
             added.narrow(dim, 0, rest).add_(own.narrow(dim, offset, rest))
     return total
@@ -224,7 +224,7 @@ def rotated(masks: Tensor, angle: np.ndarray, slant: np.ndarray, random: Random)
 
     Bilinear; beyond the border lies the nearest edge.
     """
-    if not len(masks):
+    if not angle.size:
         return masks
     height, width = masks.shape[2:]
     cos, sin, tan, slim = np.cos(angle), np.sin(angle), np.tan(slant), height / width

@@ -30,7 +30,7 @@ def test_a_nominal_share_gives_the_computed_one(share, expected):
 def test_ledger_7_masks_equal_a_loop_over_pixels_and_no_hole_leaves_the_crop(size):
     share = np.linspace(0, 1, 12)
     keep = masks(GridMix(), share, size)
-    grids = gridmix.grids(GridMix(), share, size, Random(0, "mix"))
+    grids = np.vstack(gridmix.grids(GridMix(), share, size, Random(0, "mix")))
     for mask, (top, left, height, width, patch, hole) in zip(keep[:, 0], grids.T, strict=True):
         for y in range(size[0]):
             for x in range(size[1]):
