@@ -30,20 +30,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from mixcli import own_code
+from mixcli.catalogue import LIBRARIES, NETS
 from mixcli.errors import UserError, nearest
-from mixcli.settings import (
-    CANDIDATES_SHARE,
-    DIGITS_RECIPE,
-    LIBRARIES,
-    METHODS,
-    NETS,
-    Facts,
-    Method,
-    NoMixing,
-    Settings,
-    Train,
-    candidates,
-)
+from mixcli.recipe import DIGITS_RECIPE, Facts, Train
+from mixcli.settings import CANDIDATES_SHARE, METHODS, Method, NoMixing, Settings, candidates
 
 TOML_BYTES, TOML_LEVELS = 2**20, 64
 INTEGER_LIMIT = 2**63  # TOML promises 64 bits; tomllib takes any

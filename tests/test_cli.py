@@ -24,9 +24,9 @@ import mixcli.studies
 from mixcli import cli, options
 from mixcli.cli import main
 from mixcli.errors import EXIT_CODES, UserError
+from mixcli.recipe import Facts, Train
 from mixcli.report import tables
 from mixcli.runs import Run
-from mixcli.settings import Facts, Train
 
 FACTS = Facts("digits", images=100, test_images=36, classes=10, channels=1, size=(8, 8))
 HOSTILE = "[/]\x1b[31m\u202e[bold]x"
@@ -103,9 +103,9 @@ def run_of(*argv: str) -> Run:
     """The run that these options name."""
     typed = dict(zip([a[2:].replace("-", "_") for a in argv[::2]], argv[1::2], strict=True))
     train = options.gather(typed, None, {}).train
-    from mixcli import runs, settings
+    from mixcli import recipe, runs
 
-    train = settings.complete(train, FACTS)
+    train = recipe.complete(train, FACTS)
     return runs.locate(train, options.identity(train, FACTS))
 
 
@@ -623,7 +623,8 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_lists_hold_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    from mixcli.settings import BORROWED, DATASETS, METHODS, NETS
+    from mixcli.catalogue import BORROWED, DATASETS, NETS
+    from mixcli.settings import METHODS
 
     assert main(["list", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)["result"]

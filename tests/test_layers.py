@@ -9,8 +9,8 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mixcli"
 LAYERS = [
-    {"errors"}, {"settings", "files"}, {"own_code"}, {"runs", "options"}, {"mix", "sampling", "pictures", "archive"},
-    {"mixing", "nets", "data", "corruptions"},
+    {"errors"}, {"settings", "catalogue", "files"}, {"own_code", "recipe"}, {"runs", "options"},
+    {"mix", "sampling", "pictures", "archive"}, {"mixing", "nets", "data", "corruptions"},
     {"methods"}, {"engine"}, {"report"}, {"studies"}, {"commands"}, {"cli"},
 ]  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -11,21 +11,8 @@ import pytest
 
 from mixcli import options
 from mixcli.errors import UserError
-from mixcli.settings import (
-    METHODS,
-    AGMix,
-    CutMix,
-    Facts,
-    FMix,
-    Manifold,
-    Method,
-    MiAMix,
-    MixUp,
-    SynerMix,
-    SynerMixIntra,
-    Train,
-    complete,
-)
+from mixcli.recipe import Facts, Train, complete
+from mixcli.settings import METHODS, AGMix, CutMix, FMix, Manifold, Method, MiAMix, MixUp, SynerMix, SynerMixIntra
 
 FACTS = Facts("digits", images=1437, test_images=360, classes=10, channels=1, size=(8, 8))
 NESTED = [

@@ -35,8 +35,9 @@ def list_(
     Beside the methods stands the time that a run takes here, once --measure has timed some steps of each.
     """
     from mixcli import own_code
+    from mixcli.catalogue import BORROWED, DATASETS, NETS
     from mixcli.report.progress import Reporter
-    from mixcli.settings import BORROWED, DATASETS, METHODS, NETS, Mixing
+    from mixcli.settings import METHODS, Mixing
     from mixcli.studies import design
     from mixcli.studies.probes.catalogue import PROBES
 

@@ -55,7 +55,7 @@ def with_parameters(function: Callable[..., Outcome], settings: list[inspect.Par
 def number(text: str | None, option: str, like: str) -> Any:
     """What was typed for an option of a command, by the rule of the setting `like`; None where nothing was."""
     from mixcli import options
-    from mixcli.settings import Train
+    from mixcli.recipe import Train
 
     return None if text is None else options.parse(Train.model_fields[like], options.Given(text, option, text=True))
 

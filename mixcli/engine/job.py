@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from mixcli import options, runs, settings
+from mixcli import options, recipe, runs
 from mixcli.engine import timing
 from mixcli.engine.stopping import Stop
 from mixcli.errors import STOPPED, UserError, unexpected
 from mixcli.files import write_atomic
 from mixcli.options import Gathered
+from mixcli.recipe import Facts, Train
 from mixcli.runs import Run
-from mixcli.settings import Facts, Train
 
 if TYPE_CHECKING:
     from mixcli.engine.training import Training
@@ -132,7 +132,7 @@ def complete(gathered: Gathered) -> tuple[Train, Facts]:
 
     try:
         facts = sources.look(gathered.train)
-        return settings.complete(gathered.train, facts), facts
+        return recipe.complete(gathered.train, facts), facts
     except UserError as error:
         raise gathered.located(error) from error
 
@@ -145,7 +145,7 @@ def located(completed: Train, facts: Facts, parent: str | None = None) -> Run:
 def checked(job: Job) -> Job:
     """The job, unless its settings contradict each other."""
     try:
-        settings.kept_epochs(job.settings)
+        recipe.kept_epochs(job.settings)
     except UserError as error:
         raise job.gathered.located(error) from error
     return job
@@ -161,10 +161,10 @@ def plan(job: Job, reporter: Reporter, measure: bool = False) -> dict[str, Any]:
     """
     ready = check(job, reporter)
     pace = _engine(job, lambda _: timing.pace(ready, timing.PATIENCE)) if measure else None
-    images, batch, epochs = settings.training_images(job.settings, job.facts), job.settings.batch, job.settings.epochs
-    beside, steps = settings.unlabelled_images(job.settings, job.facts), settings.epoch_steps(job.settings, job.facts)
+    images, batch, epochs = recipe.training_images(job.settings, job.facts), job.settings.batch, job.settings.epochs
+    beside, steps = recipe.unlabelled_images(job.settings, job.facts), recipe.epoch_steps(job.settings, job.facts)
     assert batch is not None and epochs is not None
-    unlabelled = {"unlabelled_images": beside, "unlabelled_batch": settings.unlabelled_batch(job.settings, job.facts)}
+    unlabelled = {"unlabelled_images": beside, "unlabelled_batch": recipe.unlabelled_batch(job.settings, job.facts)}
     return {
         "run": str(job.run.folder), "id": job.run.id, "state": job.run.state,
         "resume_from": str(job.source) if job.source else None, "parent": job.run.parent,

@@ -39,9 +39,9 @@ from mixcli.errors import UserError
 from mixcli.mix import Batch, Context, Losses, implementation
 from mixcli.nets.building import of_run
 from mixcli.nets.whitening import whitenings
+from mixcli.recipe import Train, epoch_steps, kept_epochs, unlabelled_batch
 from mixcli.runs import Run
 from mixcli.sampling import Random
-from mixcli.settings import Train, epoch_steps, kept_epochs, unlabelled_batch
 
 PIECE = 2048  # images looked at together
 AHEAD, PLANNED = 16, 2**21  # batches whose plans are drawn together, at most; fewer where masks have more pixels

@@ -17,8 +17,8 @@ from mixcli import options, runs
 from mixcli.engine import timing
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
+from mixcli.recipe import epoch_steps, kept_epochs
 from mixcli.runs import Run
-from mixcli.settings import epoch_steps, kept_epochs
 from mixcli.studies.design import Cell, Design
 
 ASSUMED_SD = 0.4  # points, over runs, where nothing was measured: what CIFAR-100 studies report

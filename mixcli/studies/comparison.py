@@ -20,9 +20,9 @@ import numpy as np
 from mixcli import options, runs
 from mixcli.engine import bits
 from mixcli.errors import UserError, nearest
+from mixcli.recipe import Train
 from mixcli.report import export
 from mixcli.runs import Run
-from mixcli.settings import Train
 from mixcli.studies import significance
 from mixcli.studies.scores import Score, Warn, score
 from mixcli.studies.scores import scores_of as scores_of

@@ -22,8 +22,9 @@ from mixcli.data.resident import Resident
 from mixcli.errors import UserError
 from mixcli.methods.supervised import draw, needs
 from mixcli.mix import Context, Mix
+from mixcli.recipe import Train
 from mixcli.sampling import Random
-from mixcli.settings import Mixing, Train
+from mixcli.settings import Mixing
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 

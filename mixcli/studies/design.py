@@ -21,12 +21,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mixcli import options, runs, settings
+from mixcli import options, recipe, runs
 from mixcli.engine import job
 from mixcli.engine.job import Job
 from mixcli.errors import UserError, nearest
 from mixcli.options import Given, Layer
-from mixcli.settings import Count, Facts, Seed, Settings, Train
+from mixcli.recipe import Facts, Train
+from mixcli.settings import Count, Seed, Settings
 from mixcli.studies import follow
 
 FORMAT = 1  # of plan.json
@@ -659,7 +660,7 @@ class _Maker:
     def _completed(self, gathered: options.Gathered) -> tuple[Train, Facts]:
         try:
             facts = self._look(gathered.train)
-            return settings.complete(gathered.train, facts), facts
+            return recipe.complete(gathered.train, facts), facts
         except UserError as error:
             raise gathered.located(error) from error
 

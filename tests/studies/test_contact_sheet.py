@@ -9,7 +9,8 @@ from PIL import Image
 from mixcli.cli import main
 from mixcli.corruptions.generated import Generated
 from mixcli.data import sources
-from mixcli.settings import METHODS, CutMix, MiAMix, Mixing, MixUp, Train, complete
+from mixcli.recipe import Train, complete
+from mixcli.settings import METHODS, CutMix, MiAMix, Mixing, MixUp
 from mixcli.studies import contact_sheet
 
 MIXINGS = [name for name, cls in METHODS.items() if issubclass(cls, Mixing)]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli import options, runs, settings
+from mixcli import options, recipe, runs
 from mixcli.cli import main
 from mixcli.data import sources
 from mixcli.errors import UserError
@@ -173,7 +173,7 @@ def test_a_cell_is_the_run_that_train_would_make() -> None:
         {"method": "mixup", "per_class": "6", "batch": "20", "width": "2", "epochs": "2", "seed": "1"}, None, {}
     ).train
     facts = sources.look(train)
-    complete = settings.complete(train, facts)
+    complete = recipe.complete(train, facts)
     [cell] = [c for c in study.first_cells() if c.name == "mixup seed=1"]
     assert cell.job.run.folder == runs.locate(complete, options.identity(complete, facts)).folder
 

@@ -12,7 +12,7 @@ from mixcli import own_code
 from mixcli.cli import main
 from mixcli.data import folders
 from mixcli.errors import UserError
-from mixcli.settings import Train
+from mixcli.recipe import Train
 from mixcli.studies import doctor
 from tests.image_folders import food_101
 

@@ -19,9 +19,9 @@ from mixcli.corruptions import digital, official, published
 from mixcli.corruptions.generated import Generated
 from mixcli.data import sources
 from mixcli.errors import UserError
+from mixcli.recipe import Train
 from mixcli.report import robustness
 from mixcli.runs import Run
-from mixcli.settings import Train
 from mixcli.studies.corruptions import results as corruption_results
 from mixcli.studies.corruptions.robustness import Asked, evaluate
 from tests.engine import harness
