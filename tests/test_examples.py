@@ -23,7 +23,7 @@ from mixcli.engine import checkpoint
 from mixcli.recipe import Train
 from mixcli.settings import SynerMix
 from mixcli.studies import design
-from mixcli.studies.design import Typed
+from mixcli.studies.written import Typed
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RECIPES = sorted(EXAMPLES.glob("*.toml"))

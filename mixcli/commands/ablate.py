@@ -74,7 +74,7 @@ def ablate(
     """
     from mixcli import options
     from mixcli.report.progress import Reporter
-    from mixcli.studies import ablation, design, follow
+    from mixcli.studies import ablation, design, follow, written
 
     most, per = number(max_cells, "--max-cells", "batch"), number(per_device, "--per-device", "batch")
     cluster = {"address": address, "gpus": number(gpus_per_run, "--gpus-per-run", "weight_decay"),
@@ -91,7 +91,7 @@ def ablate(
         raise UserError("usage", "--device", "a study has several", hint="Give --devices")
     if screen and extend:
         raise UserError("usage", "--extend", "a screen compares nothing, so it has no plan")
-    asked = design.Typed(study, tuple(axis or ()), tuple(set_ or ()), seeds, baseline, tiny, most, screen, confirm)
+    asked = written.Typed(study, tuple(axis or ()), tuple(set_ or ()), seeds, baseline, tiny, most, screen, confirm)
     with Reporter("mixcli ablate", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
         found = design.read(asked, typed, os.environ)

@@ -44,9 +44,9 @@ def compare(
     from mixcli import options
     from mixcli.report import tables
     from mixcli.report.progress import Reporter
-    from mixcli.studies import comparison, design
+    from mixcli.studies import comparison, written
 
-    known = design.Fields.model_fields
+    known = written.Fields.model_fields
     gap = options.parse(known["sesoi"], options.Given(sesoi, "--sesoi", text=True))
     if test == "corruptions":
         from mixcli.studies.corruptions import comparison as corruption_comparison

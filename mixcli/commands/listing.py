@@ -38,7 +38,7 @@ def list_(
     from mixcli.catalogue import BORROWED, DATASETS, NETS
     from mixcli.report.progress import Reporter
     from mixcli.settings import METHODS, Mixing
-    from mixcli.studies import design
+    from mixcli.studies import written
     from mixcli.studies.probes.catalogue import PROBES
 
     known = {
@@ -47,7 +47,7 @@ def list_(
         "datasets": DATASETS,
         "nets": {name: summary for name, (_, summary) in NETS.items()} | BORROWED,
         "corruptions": _corruptions(),
-        "studies": design.named(),
+        "studies": written.named(),
         "probes": {name: found.summary for name, found in PROBES.items()},
     }
     if what is not None and what not in known:

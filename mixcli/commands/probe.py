@@ -98,10 +98,10 @@ def _probe_all(asked: probing.Asked, reporter: Reporter) -> Outcome:
 def _probe_study(name: str, tiny: bool, asked: probing.Asked, reporter: Reporter) -> Outcome:
     """The headline numbers of a study's finished runs, compared, written beside its tables and shown."""
     from mixcli.report.probes import study as page
-    from mixcli.studies import design
+    from mixcli.studies import design, written
     from mixcli.studies.probes import study as probed_study
 
-    found = design.read(design.Typed(name, tiny=tiny), {"runs": str(asked.runs)}, os.environ)
+    found = design.read(written.Typed(name, tiny=tiny), {"runs": str(asked.runs)}, os.environ)
     folder = Path("studies") / found.name
     if asked.all_epochs:
         course = probed_study.course(found, asked, reporter)

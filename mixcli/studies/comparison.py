@@ -27,12 +27,12 @@ from mixcli.studies import significance
 from mixcli.studies.scores import Score, Warn, score
 from mixcli.studies.scores import scores_of as scores_of
 from mixcli.studies.significance import Arm
+from mixcli.studies.written import VERSUS_BASELINE
 
 Test = Literal["welch", "paired"]
 Select = Literal["last", "median_last_10", "best_on_val"]
 Family = Literal["arms-vs-baseline"] | tuple[tuple[str, str], ...]
 
-VERSUS_BASELINE = "arms-vs-baseline"
 TESTS = {"welch": "Welch's t test", "paired": "paired t test over runs of one seed"}
 SELECTED: dict[str, tuple[str, str]] = {  # what it adds to the metric's name, and how a reader is told
     "last": ("", "last epoch"),

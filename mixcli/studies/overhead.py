@@ -33,7 +33,8 @@ from mixcli.files import as_json, told, write_atomic
 from mixcli.report import export
 from mixcli.sampling import Random
 from mixcli.studies.bench.benchmark import clock_of
-from mixcli.studies.design import Arm, Design, Timing
+from mixcli.studies.design import Arm, Design
+from mixcli.studies.written import Timing
 
 RESAMPLES = 10_000
 IDLE = 0.5  # load per core above which a machine is called busy

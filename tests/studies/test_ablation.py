@@ -16,7 +16,7 @@ from mixcli.engine import timing, training
 from mixcli.errors import UserError
 from mixcli.runs import Run
 from mixcli.studies import ablation, budget, design, workers
-from mixcli.studies.design import Typed
+from mixcli.studies.written import Typed
 from tests.studies.study import ARMS, TINY, Here, digests, write
 
 CHOOSE = TINY + ARMS + "[choose.mixup]\nalpha = [0.2, 1.0]\nval_fraction = 0.2\nseeds = [100]\n"

@@ -12,8 +12,8 @@ from mixcli import options, recipe, runs
 from mixcli.cli import main
 from mixcli.data import sources
 from mixcli.errors import UserError
-from mixcli.studies import design
-from mixcli.studies.design import NAMED, Typed
+from mixcli.studies import design, written
+from mixcli.studies.written import NAMED, Typed
 from tests.studies.study import ARMS, TINY, write
 
 AXES = TINY + '[arms.mixup]\nmethod = "mixup"\n[axes.mixup]\n'
@@ -261,7 +261,7 @@ def test_a_study_of_synermix_carries_its_controls_and_shares_their_runs(name) ->
     mine = {arm.name: {cell.job.run.id for cell in arm.cells} for arm in study.arms}
     shared = ["clean-ce", "equal", "bn-only", "mixup-supplement", "mixup-supplement-2x", "mixup"]
     assert [name for name in mine if name in theirs and mine[name] == theirs[name]] == shared
-    assert study.fields.family == design.VERSUS_BASELINE and study.baseline.startswith("synermix ")
+    assert study.fields.family == written.VERSUS_BASELINE and study.baseline.startswith("synermix ")
 
 
 def test_quickstart_is_what_the_readme_says() -> None:

@@ -15,9 +15,9 @@ from mixcli.report import robustness
 from mixcli.report.probes import figures
 from mixcli.studies import design, follow, workers
 from mixcli.studies.corruptions import robustness as corruption_robustness
-from mixcli.studies.design import Typed
 from mixcli.studies.probes import probing
 from mixcli.studies.scores import Score
+from mixcli.studies.written import Typed
 from tests.studies.study import ARMS, TINY, Here, digests, write
 
 FOLLOWING = 'metric = "corruptions.mean"\nfollow = ["corruptions", "calibration"]\n' + TINY + ARMS

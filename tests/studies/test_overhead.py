@@ -12,8 +12,8 @@ import pytest
 from mixcli.cli import main
 from mixcli.engine import training
 from mixcli.studies import design, overhead
-from mixcli.studies.design import Typed
 from mixcli.studies.overhead import Block
+from mixcli.studies.written import Typed
 from tests.studies.study import ARMS, TINY, write
 
 TIMED = TINY + ARMS + "[timing]\nwarm_up = 3\nsteps = 4\nblocks = 3\n[timing.published]\nmixup = 1.11\n"

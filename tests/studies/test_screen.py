@@ -14,7 +14,7 @@ import pytest
 from mixcli.cli import main
 from mixcli.errors import UserError
 from mixcli.studies import ablation, design, workers
-from mixcli.studies.design import Typed
+from mixcli.studies.written import Typed
 from tests.studies.study import ARMS, TINY, Here, write
 
 LONG = TINY.replace("epochs = 2", 'epochs = 6\nschedule = "step"\nstep_every = 4')
