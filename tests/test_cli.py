@@ -21,7 +21,7 @@ from rich.console import Console
 import mixcli.data
 import mixcli.engine
 import mixcli.studies
-from mixcli import cli, options
+from mixcli import cli, options, toml
 from mixcli.cli import main
 from mixcli.errors import EXIT_CODES, UserError
 from mixcli.recipe import Facts, Train
@@ -225,7 +225,7 @@ def test_training_prints_its_table_on_stdout_and_the_rest_on_stderr(
     assert err.splitlines() == [f"run {run.folder}", "epoch  1/20  loss 0.500  test accuracy  90.00%  lr 0.1  1.0 s"]
     assert library.calls[0]["deadline"] == pytest.approx(time.monotonic() + 120, abs=10)
     assert library.calls[0]["resume_from"] is None
-    assert options.from_flat(options.read_toml(run.settings)) == library.calls[0]["settings"]
+    assert options.from_flat(toml.read(run.settings)) == library.calls[0]["settings"]
     assert Path("runs/latest").read_text().strip() == run.folder.name
 
 

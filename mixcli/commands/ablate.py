@@ -72,7 +72,7 @@ def ablate(
     ordinary run in --runs; what is done is never repeated, and the same command goes on where it was stopped. Start it
     several times, on all machines that share the folders, and they share the work.
     """
-    from mixcli import options
+    from mixcli import flags
     from mixcli.report.progress import Reporter
     from mixcli.studies import ablation, design, follow, written
 
@@ -86,7 +86,7 @@ def ablate(
         raise UserError("usage", "--address", "is for --engine ray")
     if measure and not dry_run:
         raise UserError("usage", "--measure", "is for --dry-run")
-    seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
+    seconds = None if stop_after is None else flags.duration(stop_after, "--stop-after")
     if typed.get("device") is not None:
         raise UserError("usage", "--device", "a study has several", hint="Give --devices")
     if screen and extend:

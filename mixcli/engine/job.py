@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from mixcli import options, recipe, runs
+from mixcli import options, recipe, runs, toml
 from mixcli.engine import timing
 from mixcli.engine.stopping import Stop
 from mixcli.errors import STOPPED, UserError, unexpected
+from mixcli.fields import Given, parse
 from mixcli.files import write_atomic
 from mixcli.options import Gathered
 from mixcli.recipe import Facts, Train
@@ -85,7 +86,7 @@ def _refuse_other_code(completed: Train, run: Run) -> None:
     for path in sorted(run.folder.parent.glob(f"{glob.escape(run.folder.name[:-12])}*/settings.toml")):
         recorded: dict[str, Any] = {}
         with suppress(UserError):  # a damaged file is another's concern
-            recorded = options.read_toml(path)
+            recorded = toml.read(path)
         error = options.other_code(completed, recorded) if recorded else None
         if error is not None and Run(path.parent).state == "unfinished":
             error.subject = f"{path.parent} {error.subject}"
@@ -113,7 +114,7 @@ def named(text: str, typed: Mapping[str, Any], environ: Mapping[str, str], warn:
 def extended(job: Job, to: str, resume: bool, announce: Callable[[str], None]) -> Job:
     """A new run that goes on from the end of `job`'s to more epochs; `to` is the text typed."""
     assert job.settings.epochs is not None
-    epochs = options.parse(Train.model_fields["epochs"], options.Given(to, "--extend-to", text=True))
+    epochs = parse(Train.model_fields["epochs"], Given(to, "--extend-to", text=True))
     if epochs <= job.settings.epochs:
         problem = f"the run has {job.settings.epochs} epochs"
         raise UserError("config", "--extend-to", problem, got=epochs, expected="more")

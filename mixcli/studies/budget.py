@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixcli import options, runs
+from mixcli import options, runs, toml
 from mixcli.engine import timing
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
@@ -83,7 +83,7 @@ def _medians(found: Mapping[tuple[Any, ...], list[float]]) -> dict[tuple[Any, ..
 def _settings(run: Run) -> dict[str, Any] | None:
     """The settings of a run, as its file has them; None for a file that is damaged, which is another's concern."""
     try:
-        return options.read_toml(run.settings)
+        return toml.read(run.settings)
     except UserError:
         return None
 

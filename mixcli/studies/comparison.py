@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mixcli import options, runs
+from mixcli import options, runs, toml
 from mixcli.engine import bits
 from mixcli.errors import UserError, nearest
 from mixcli.recipe import Train
@@ -450,7 +450,7 @@ def _folder(name: str, root: Path) -> Path:
 
 def settings_of(run: Run) -> tuple[str, dict[str, Any]]:
     """The label of a run's method, and all that makes its arm: what is in its identity, the seeds aside."""
-    train: Train = options.from_flat(options.read_toml(run.settings), str(run.settings), trusted=False)
+    train: Train = options.from_flat(toml.read(run.settings), str(run.settings), trusted=False)
     kept = {k: v for k, v in options.hashed(train).items() if k not in ("seed", "split_seed")}
     return train.method.label(), kept | ({} if run.parent is None else {"extended": True})
 

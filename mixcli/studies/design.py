@@ -21,7 +21,8 @@ from mixcli import options, recipe, runs
 from mixcli.engine import job
 from mixcli.engine.job import Job
 from mixcli.errors import UserError, nearest
-from mixcli.options import Given, Layer
+from mixcli.fields import Given, parse
+from mixcli.options import Layer
 from mixcli.recipe import Facts, Train
 from mixcli.studies import follow, written
 from mixcli.studies.written import Fields, Source, Timing, Typed
@@ -289,11 +290,11 @@ class _Maker:
             table = {**table, **self.source.tiny.get("choose", {}).get(name, {})}
         place = f"{self.source.place} field choose.{name}"
         share = Given(table.get("val_fraction", 0.0), f"{place}.val_fraction", text=False)
-        if not options.parse(Train.model_fields["val_fraction"], share):
+        if not parse(Train.model_fields["val_fraction"], share):
             raise UserError("config", share.origin, "a value is chosen on validation images, never on the test",
                             got=share.value, expected="a share above 0")  # fmt: skip
         given = Given(table.get("seeds", []), f"{place}.seeds", text=False)
-        trial_seeds = options.parse(Fields.model_fields["seeds"], given)
+        trial_seeds = parse(Fields.model_fields["seeds"], given)
         if set(trial_seeds) & set(self.fields.seeds) or len(set(trial_seeds)) != len(trial_seeds):
             raise UserError(
                 "config", given.origin, "are different ones, and none of the study's", got=list(trial_seeds)
@@ -433,7 +434,7 @@ class _Maker:
 def _values(given: Given) -> list[Given]:
     """The values of an axis, each with its place."""
     if not isinstance(given.value, list) or not given.value:
-        raise UserError("config" if not given.text else "usage", given.origin, "no values", expected="a list of them")
+        raise UserError(given.kind, given.origin, "no values", expected="a list of them")
     return [Given(value, f"{given.origin}[{k}]", given.text) for k, value in enumerate(given.value)]
 
 

@@ -16,9 +16,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mixcli import options
+from mixcli import options, toml
 from mixcli.errors import UserError, nearest
-from mixcli.options import Given, Layer
+from mixcli.fields import Given, parse
+from mixcli.options import Layer
 from mixcli.recipe import Train
 from mixcli.settings import Count, Seed, Settings
 from mixcli.studies import follow
@@ -97,7 +98,7 @@ class Source:
 
 def named() -> dict[str, str]:
     """The studies inside the package: name -> question."""
-    return {path.stem: options.read_toml(path).get("question", "") for path in sorted(NAMED.glob("*.toml"))}
+    return {path.stem: toml.read(path).get("question", "") for path in sorted(NAMED.glob("*.toml"))}
 
 
 def read(typed: Typed, train: Mapping[str, Any]) -> Source:
@@ -125,7 +126,7 @@ def _from_file(text: str, train: Mapping[str, Any]) -> Source:
         place = text
     else:
         place = str(path)
-    table = options.read_toml(path)
+    table = toml.read(path)
     typed = options.typed_layer(train)
     for key, given in typed.items():
         if options.is_hashed(key):
@@ -208,7 +209,7 @@ def _fields(plain: Mapping[str, Any], place: str) -> tuple[Fields, dict[str, str
     known = Fields.model_fields
     family = {"family": _family(origins["family"], plain["family"])} if "family" in plain else {}
     plain = {key: value for key, value in plain.items() if key != "family"}
-    values = {k: options.parse(known[k], Given(v, origins[k], text=False)) for k, v in plain.items()}
+    values = {k: parse(known[k], Given(v, origins[k], text=False)) for k, v in plain.items()}
     fields = Fields(**values, **family)
     follow.known(fields.follow, origins["follow"])
     if len(set(fields.seeds)) != len(fields.seeds):
@@ -265,7 +266,7 @@ def timed(source: Source, tiny: bool, tables: Mapping[str, str]) -> Timing | Non
     for key in table:
         if key not in known:
             raise UserError("config", f"{source.place} field timing.{key}", "unknown", hint=nearest(key, known))
-    numbers = {k: options.parse(known[k], Given(v, f"{source.place} field timing.{k}", text=False))
+    numbers = {k: parse(known[k], Given(v, f"{source.place} field timing.{k}", text=False))
                for k, v in table.items()}  # fmt: skip
     return Timing(**numbers, published=published)
 
@@ -275,7 +276,7 @@ def _published(source: Source, given: Any, tables: Mapping[str, str]) -> dict[st
     origin, found = f"{source.place} field timing.published", {}
     for name, ratio in as_table(source.place, "timing", "published", given).items():
         check_arm(origin, name, list(source.arms))
-        number = options.parse(Fields.model_fields["sesoi"], Given(ratio, f"{origin}.{name}", text=False))
+        number = parse(Fields.model_fields["sesoi"], Given(ratio, f"{origin}.{name}", text=False))
         found |= {arm: number for arm, table in tables.items() if table == name}
     return found
 
