@@ -30,7 +30,7 @@ from mixcli.engine.stopping import Stop
 from mixcli.engine.timing import stepping
 from mixcli.errors import UserError
 from mixcli.files import as_json, told, write_atomic
-from mixcli.report import export
+from mixcli.report.rows import SHORT, as_csv
 from mixcli.sampling import Random
 from mixcli.studies.bench.benchmark import clock_of
 from mixcli.studies.design import Arm, Design
@@ -165,8 +165,8 @@ def write(found: Mapping[str, Any], folder: Path) -> None:
     """overhead.csv, blocks.csv and overhead.json, which holds all. Raises UserError: disk_full, io."""
     with told(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "overhead.csv", export.as_csv(found["rows"]).encode())
-    write_atomic(folder / "blocks.csv", export.as_csv(found["blocks"]).encode())
+    write_atomic(folder / "overhead.csv", as_csv(found["rows"], SHORT))
+    write_atomic(folder / "blocks.csv", as_csv(found["blocks"], SHORT))
     write_atomic(folder / "overhead.json", as_json(found, indent=2))
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import pandas as pd
 
 from mixcli.files import as_json, told, write_atomic
-from mixcli.report import robustness
 from mixcli.report.probes import figures
+from mixcli.report.rows import as_csv
 
 FORMAT = 1
 
@@ -62,7 +62,7 @@ class Findings:
         name = name or str(self.about.get("files", self.about["probe"]))
         with told(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        table = robustness.csv(self.rows())
+        table = as_csv(self.rows())
         write_atomic(folder / f"{name}.csv", table)
         for what, drawn in self.page.drawn(self.table, self.about).items():
             for kind, content in figures.saved(drawn).items():
