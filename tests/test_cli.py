@@ -69,17 +69,14 @@ class Library:
 
 
 @pytest.fixture(autouse=True)
-def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Library:
+def library(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Library:
     fake = Library()
     for package, name in ((mixcli.data, "sources"), (mixcli.engine, "training")):
         module: Any = types.ModuleType(f"{package.__name__}.{name}")
         module.look, module.train, module.ready = fake.look, fake.train, fake.ready
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(package, name, module, raising=False)
-    for variable in [name for name in os.environ if name.startswith("MIXCLI_")]:
-        monkeypatch.delenv(variable)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.chdir(tmp_path)
     return fake
 
 

@@ -13,10 +13,7 @@ from mixcli.engine import minutes, timing, training
 from mixcli.settings import ICT, METHODS
 from tests.engine import harness
 
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def result(capsys):

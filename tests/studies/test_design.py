@@ -16,16 +16,10 @@ from mixcli.studies import design, written
 from mixcli.studies.written import NAMED, Typed
 from tests.studies.study import ARMS, TINY, write
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 AXES = TINY + '[arms.mixup]\nmethod = "mixup"\n[axes.mixup]\n'
 CHOOSE = TINY + ARMS + "[choose.mixup]\nalpha = [0.2, 1.0]\n"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for variable in [name for name in os.environ if name.startswith("MIXCLI_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def read(text: str, **typed: object) -> design.Design:
