@@ -127,12 +127,12 @@ def extended(job: Job, to: str, resume: bool, announce: Callable[[str], None]) -
     return Job(job.gathered, longer, job.facts, run, source, resume)
 
 
-def complete(gathered: Gathered) -> tuple[Train, Facts]:
-    """The settings with the recipe's values in open places, and what is known of the data."""
+def complete(gathered: Gathered, look: Callable[[Train], Facts] | None = None) -> tuple[Train, Facts]:
+    """The settings with the recipe's values in open places, and what is known of the data, found by `look`."""
     from mixcli.data import sources
 
     try:
-        facts = sources.look(gathered.train)
+        facts = (look or sources.look)(gathered.train)
         return recipe.complete(gathered.train, facts), facts
     except UserError as error:
         raise gathered.located(error) from error

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.errors import printable
-from mixcli.files import told, write_atomic
+from mixcli.files import make_folder, write_atomic
 from mixcli.report import plots
 from mixcli.report.rows import SHORT, as_csv
 
@@ -64,8 +64,7 @@ def write(report: Any, folder: Path) -> None:
         "table.tex": ("\n".join(_latex(report)) + "\n").encode(),
         **({"details.csv": as_csv(_details(report), SHORT)} if report.details else {}),
     }
-    with told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name, content in contents.items():
         write_atomic(folder / name, content)
     plots.comparison(report, folder / "figure.png")
@@ -231,10 +230,7 @@ def _markdown(report: Any) -> Iterator[str]:
     yield ""
     yield from (f"- {text(name)}: {text(fact)}" for name, fact in report.facts)
     for section in sections(report):
-        yield ""
-        yield f"| {' | '.join(map(text, section.headings))} |"
-        yield f"|{':---|'}{'---:|' * (len(section.headings) - 1)}"
-        yield from (f"| {' | '.join(map(text, row))} |" for row in section.rows)
+        yield from table_in_markdown(section)
     lines = list(_lines(report))
     if lines:
         yield ""
@@ -245,6 +241,14 @@ def _lines(report: Any) -> Iterator[str]:
     """The sentences, each with its comparison's name, and the remarks."""
     yield from (f"{name}: {sentence}" for name, sentence, _ in sentences(report))
     yield from remarks(report)
+
+
+def table_in_markdown(section: Section) -> Iterator[str]:
+    """An empty line, and the lines of the table."""
+    yield ""
+    yield f"| {' | '.join(map(in_markdown, section.headings))} |"
+    yield f"|:---|{'---:|' * (len(section.headings) - 1)}"
+    yield from (f"| {' | '.join(map(in_markdown, row))} |" for row in section.rows)
 
 
 def in_markdown(text: str) -> str:

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from mixcli.errors import printable
 from mixcli.files import write_atomic
-from mixcli.report.export import Section
+from mixcli.report.export import Section, in_markdown, table_in_markdown
 from mixcli.report.rows import as_csv
 
 Summary = Mapping[str, Any]
@@ -216,17 +216,9 @@ def _wide(summary: Summary) -> dict[str, Any]:
 def _markdown(summaries: Sequence[Summary]) -> Iterator[str]:
     yield f"### {summaries[0]['dataset']}"
     for section in sections(summaries):
-        yield ""
-        yield f"| {' | '.join(map(_text, section.headings))} |"
-        yield f"|:---|{'---:|' * (len(section.headings) - 1)}"
-        yield from (f"| {' | '.join(map(_text, row))} |" for row in section.rows)
+        yield from table_in_markdown(section)
     yield ""
-    yield from (f"- {_text(line)}" for line in remarks(summaries))
-
-
-def _text(value: str) -> str:
-    """Nothing in it is markup or ends a cell."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>|#~$&" else c for c in printable(value, limit=2000))
+    yield from (f"- {in_markdown(line)}" for line in remarks(summaries))
 
 
 # -------------------------------------------------------------------------------------------------------------- figure

@@ -17,7 +17,7 @@ from itertools import count, islice, product
 from pathlib import Path
 from typing import Any
 
-from mixcli import options, recipe, runs
+from mixcli import options, runs
 from mixcli.engine import job
 from mixcli.engine.job import Job
 from mixcli.errors import UserError, nearest
@@ -348,11 +348,11 @@ class _Maker:
         """The arm `name` with these values laid over it; every seed a cell."""
         layers, follows = self._layers(name, at)
         gathered = options.combined(layers)
-        completed, facts = self._completed(gathered)
+        completed, facts = job.complete(gathered, self._look)
         changes = self._changes(completed)
         if changes:
             gathered = gathered._replace(train=gathered.train.model_copy(update=changes))
-            completed, facts = self._completed(gathered)
+            completed, facts = job.complete(gathered, self._look)
         threads = completed.threads or self.fields.threads
         completed = completed.model_copy(update={"threads": threads})
         seeds = self.fields.seeds if seeds is None else seeds
@@ -362,13 +362,6 @@ class _Maker:
             made = Job(gathered, own, facts, job.located(own, facts), resume=True)
             cells.append(Cell(label, seed, job.checked(made), chooses=self.typed.screen or "val_fraction" in at))
         return Arm(label, completed, tuple(cells))
-
-    def _completed(self, gathered: options.Gathered) -> tuple[Train, Facts]:
-        try:
-            facts = self._look(gathered.train)
-            return recipe.complete(gathered.train, facts), facts
-        except UserError as error:
-            raise gathered.located(error) from error
 
     def _changes(self, full: Train) -> dict[str, Any]:
         """What a screen, or a confirmation of what validation images picked, changes in an arm's settings."""
