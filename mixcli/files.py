@@ -43,6 +43,12 @@ def write_atomic(path: Path, content: bytes) -> None:
         _sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it, unless they are there. Raises UserError: disk_full, io."""
+    with told(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def temporary(path: Path) -> Path:
     """A random name beside `path`; files of this pattern are removed when a run is opened."""
     return path.with_name(f".{secrets.token_hex(8)}.mixcli-tmp")

@@ -26,7 +26,7 @@ from typing import Any
 from mixcli import own_code
 from mixcli.errors import UserError
 from mixcli.files import FULL, append, as_json, plain, remove_temporaries, temporary, told, write_atomic
-from mixcli.settings import Train
+from mixcli.recipe import Train
 
 RESULT_FORMAT = 1
 METRICS_DIGEST = "metrics_sha256"  # of a finished run's log, in its result

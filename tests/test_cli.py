@@ -21,12 +21,12 @@ from rich.console import Console
 import mixcli.data
 import mixcli.engine
 import mixcli.studies
-from mixcli import cli, options
+from mixcli import cli, options, toml
 from mixcli.cli import main
 from mixcli.errors import EXIT_CODES, UserError
+from mixcli.recipe import Facts, Train
 from mixcli.report import tables
 from mixcli.runs import Run
-from mixcli.settings import Facts, Train
 
 FACTS = Facts("digits", images=100, test_images=36, classes=10, channels=1, size=(8, 8))
 HOSTILE = "[/]\x1b[31m\u202e[bold]x"
@@ -69,17 +69,14 @@ class Library:
 
 
 @pytest.fixture(autouse=True)
-def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Library:
+def library(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Library:
     fake = Library()
     for package, name in ((mixcli.data, "sources"), (mixcli.engine, "training")):
         module: Any = types.ModuleType(f"{package.__name__}.{name}")
         module.look, module.train, module.ready = fake.look, fake.train, fake.ready
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(package, name, module, raising=False)
-    for variable in [name for name in os.environ if name.startswith("MIXCLI_")]:
-        monkeypatch.delenv(variable)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.chdir(tmp_path)
     return fake
 
 
@@ -103,9 +100,9 @@ def run_of(*argv: str) -> Run:
     """The run that these options name."""
     typed = dict(zip([a[2:].replace("-", "_") for a in argv[::2]], argv[1::2], strict=True))
     train = options.gather(typed, None, {}).train
-    from mixcli import runs, settings
+    from mixcli import recipe, runs
 
-    train = settings.complete(train, FACTS)
+    train = recipe.complete(train, FACTS)
     return runs.locate(train, options.identity(train, FACTS))
 
 
@@ -225,7 +222,7 @@ def test_training_prints_its_table_on_stdout_and_the_rest_on_stderr(
     assert err.splitlines() == [f"run {run.folder}", "epoch  1/20  loss 0.500  test accuracy  90.00%  lr 0.1  1.0 s"]
     assert library.calls[0]["deadline"] == pytest.approx(time.monotonic() + 120, abs=10)
     assert library.calls[0]["resume_from"] is None
-    assert options.from_flat(options.read_toml(run.settings)) == library.calls[0]["settings"]
+    assert options.from_flat(toml.read(run.settings)) == library.calls[0]["settings"]
     assert Path("runs/latest").read_text().strip() == run.folder.name
 
 
@@ -623,7 +620,8 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_lists_hold_what_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    from mixcli.settings import BORROWED, DATASETS, METHODS, NETS
+    from mixcli.catalogue import BORROWED, DATASETS, NETS
+    from mixcli.settings import METHODS
 
     assert main(["list", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)["result"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -14,10 +13,7 @@ TABLE = "method,seed,accuracy\nA,0,90\nA,1,91\nB,0,92\nB,1,93\n"
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in [name for name in os.environ if name.startswith("MIXCLI_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
+def table(folder: Path) -> None:
     Path("t.csv").write_text(TABLE)
 
 

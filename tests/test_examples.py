@@ -17,11 +17,13 @@ import numpy as np
 import pytest
 
 from mixcli import cli, options, own_code
+from mixcli.catalogue import NETS
 from mixcli.data import sources
 from mixcli.engine import checkpoint
-from mixcli.settings import NETS, SynerMix, Train
+from mixcli.recipe import Train
+from mixcli.settings import SynerMix
 from mixcli.studies import design
-from mixcli.studies.design import Typed
+from mixcli.studies.written import Typed
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 RECIPES = sorted(EXAMPLES.glob("*.toml"))

@@ -9,23 +9,11 @@ from typing import Any
 
 import pytest
 
-from mixcli import options
+from mixcli import flags, options
 from mixcli.errors import UserError
-from mixcli.settings import (
-    METHODS,
-    AGMix,
-    CutMix,
-    Facts,
-    FMix,
-    Manifold,
-    Method,
-    MiAMix,
-    MixUp,
-    SynerMix,
-    SynerMixIntra,
-    Train,
-    complete,
-)
+from mixcli.fields import Given, all_fields, holds_method, parse, rule
+from mixcli.recipe import Facts, Train, complete
+from mixcli.settings import METHODS, AGMix, CutMix, FMix, Manifold, Method, MiAMix, MixUp, SynerMix, SynerMixIntra
 
 FACTS = Facts("digits", images=1437, test_images=360, classes=10, channels=1, size=(8, 8))
 NESTED = [
@@ -312,11 +300,11 @@ def test_brackets_and_dots_in_strings_and_comments_do_not_count_as_nesting() -> 
 )
 def test_a_duration_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="--stop-after"):
-        options.duration(text, "--stop-after")
+        flags.duration(text, "--stop-after")
 
 
 def test_durations() -> None:
-    assert [options.duration(t, "") for t in ("90s", "3h50m", "2m", "1h1m1s")] == [90, 13800, 120, 3661]
+    assert [flags.duration(t, "") for t in ("90s", "3h50m", "2m", "1h1m1s")] == [90, 13800, 120, 3661]
 
 
 # -- there and back -----------------------------------------------------------------------------------------------
@@ -427,24 +415,21 @@ def test_no_flat_key_means_two_things() -> None:
         assert not fields & set(cls.model_fields), cls
         nested = [k for k in cls.model_fields if k.startswith("inter_") and k != "interpolations"]
         assert not nested, cls
-    names = [p.name for p in options.parameters([])]
+    names = [p.name for p in flags.parameters([])]
     assert len(names) == len(set(names))
 
 
 def test_every_field_says_what_it_is_and_what_it_accepts() -> None:
-    for key, field in options.all_fields().items():
+    for key, field in all_fields().items():
         assert field.description, key
-        if options.holds_method(field) is None:
-            assert options.rule(field), key
-            assert (
-                field.get_default() is None
-                or options.parse(field, options.Given(field.get_default(), "", True)) is not None
-            )
+        if holds_method(field) is None:
+            assert rule(field), key
+            assert field.get_default() is None or parse(field, Given(field.get_default(), "", True)) is not None
 
 
 def test_the_options_of_the_chosen_method_alone_are_shown() -> None:
     def shown(argv: list[str]) -> set[str]:
-        return {p.name for p in options.parameters(argv) if not p.annotation.__metadata__[0].hidden}
+        return {p.name for p in flags.parameters(argv) if not p.annotation.__metadata__[0].hidden}
 
     plain = set(Train.model_fields)
     assert shown([]) == plain
@@ -452,7 +437,7 @@ def test_the_options_of_the_chosen_method_alone_are_shown() -> None:
     inner = {f"inter_{k}" for k in CutMix.model_fields}
     assert shown(["--method=synermix", "--inter", "cutmix"]) - plain == set(SynerMix.model_fields) | inner
     assert shown(["--method", "nonsense"]) == shown(["--method"]) == plain
-    every = {p.name for p in options.parameters([])}
+    every = {p.name for p in flags.parameters([])}
     assert every >= set(itertools.chain(*(cls.model_fields for cls in METHODS.values()))) - {"candidates"}
     assert {"candidates_cutmix_box", "inter_candidates_fmix_decay"} <= every
     assert not {"candidates_cutmix_alpha", "candidates_resizemix_side", "candidates_miamix_layers"} & every

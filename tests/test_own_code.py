@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mixcli import options, own_code
+from mixcli import options, own_code, toml
 from mixcli.cli import main
 from mixcli.errors import UserError
 from mixcli.report.progress import Reporter
@@ -210,7 +210,7 @@ def test_settings_read_back_equal_and_name_the_digest(here, capsys):
     folder = Path(folder).parent
     text = (folder / "settings.toml").read_text()
     assert f'method = "my_mix.py:Stripes@{own_code.load("my_mix.py:Stripes", "").digest}"' in text
-    table = options.read_toml(folder / "settings.toml")
+    table = toml.read(folder / "settings.toml")
     assert options.flat(options.from_flat(table)) == table
     assert main(["train", "--config", f"{folder}/settings.toml", "--quiet"]) == 0  # finished already
 

@@ -17,8 +17,8 @@ import pytest
 
 from mixcli import files, runs
 from mixcli.errors import UserError
+from mixcli.recipe import Train
 from mixcli.runs import Run
-from mixcli.settings import Train
 
 ID = "0123456789ab"
 

@@ -72,9 +72,9 @@ def ablate(
     ordinary run in --runs; what is done is never repeated, and the same command goes on where it was stopped. Start it
     several times, on all machines that share the folders, and they share the work.
     """
-    from mixcli import options
+    from mixcli import flags
     from mixcli.report.progress import Reporter
-    from mixcli.studies import ablation, design, follow
+    from mixcli.studies import ablation, design, follow, written
 
     most, per = number(max_cells, "--max-cells", "batch"), number(per_device, "--per-device", "batch")
     cluster = {"address": address, "gpus": number(gpus_per_run, "--gpus-per-run", "weight_decay"),
@@ -86,12 +86,12 @@ def ablate(
         raise UserError("usage", "--address", "is for --engine ray")
     if measure and not dry_run:
         raise UserError("usage", "--measure", "is for --dry-run")
-    seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
+    seconds = None if stop_after is None else flags.duration(stop_after, "--stop-after")
     if typed.get("device") is not None:
         raise UserError("usage", "--device", "a study has several", hint="Give --devices")
     if screen and extend:
         raise UserError("usage", "--extend", "a screen compares nothing, so it has no plan")
-    asked = design.Typed(study, tuple(axis or ()), tuple(set_ or ()), seeds, baseline, tiny, most, screen, confirm)
+    asked = written.Typed(study, tuple(axis or ()), tuple(set_ or ()), seeds, baseline, tiny, most, screen, confirm)
     with Reporter("mixcli ablate", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
         found = design.read(asked, typed, os.environ)

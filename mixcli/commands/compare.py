@@ -42,17 +42,18 @@ def compare(
     With --on cifar100-c their saved corruption results are compared, by the mean over corruptions; none is made.
     """
     from mixcli import options
+    from mixcli.fields import Given, parse
     from mixcli.report import tables
     from mixcli.report.progress import Reporter
-    from mixcli.studies import comparison, design
+    from mixcli.studies import comparison, written
 
-    known = design.Fields.model_fields
-    gap = options.parse(known["sesoi"], options.Given(sesoi, "--sesoi", text=True))
+    known = written.Fields.model_fields
+    gap = parse(known["sesoi"], Given(sesoi, "--sesoi", text=True))
     if test == "corruptions":
         from mixcli.studies.corruptions import comparison as corruption_comparison
 
         raise corruption_comparison.refused()
-    chosen = options.parse(known["test"], options.Given(test, "--test", text=True))
+    chosen = parse(known["test"], Given(test, "--test", text=True))
     is_table = len(what) == 1 and what[0].endswith(".csv")
     for option, given in (("--by", by), ("--value", value), ("--seed", seed)):
         if given is not None and not is_table:
@@ -74,7 +75,7 @@ def compare(
             found = comparison.of_csv(Path(what[0]), by, value, seed, baseline=baseline, test=chosen, sesoi=gap)
         else:
             folder = Path(options.runs_root({"runs": root}, os.environ))
-            picked = options.parse(known["select"], options.Given(select or "last", "--select", text=True))
+            picked = parse(known["select"], Given(select or "last", "--select", text=True))
             found = comparison.of_runs(what, folder, baseline=baseline, test=chosen, sesoi=gap,
                                        metric=metric or "test.top1", select=picked, warn=reporter.warn)  # fmt: skip
         if out is not None:

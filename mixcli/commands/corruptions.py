@@ -72,7 +72,7 @@ def eval_corruptions(
     clean test set is corrupted in memory, and every table says so. mixcli eval-corruptions cifar100-c takes the newest
     CIFAR-100 run.
     """
-    from mixcli import options
+    from mixcli import flags, options
     from mixcli.engine.stopping import Stop
     from mixcli.report.progress import Reporter
 
@@ -81,7 +81,7 @@ def eval_corruptions(
 
     numbers = {"per_cell": number(per_cell, "--per-cell", "batch"), "seed": number(seed, "--seed", "seed"),
                "batch": number(batch_size, "--batch-size", "batch")}  # fmt: skip
-    seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
+    seconds = None if stop_after is None else flags.duration(stop_after, "--stop-after")
     from mixcli.report import robustness
     from mixcli.studies.corruptions.robustness import Asked as What
     from mixcli.studies.corruptions.robustness import evaluate

@@ -35,9 +35,10 @@ def list_(
     Beside the methods stands the time that a run takes here, once --measure has timed some steps of each.
     """
     from mixcli import own_code
+    from mixcli.catalogue import BORROWED, DATASETS, NETS
     from mixcli.report.progress import Reporter
-    from mixcli.settings import BORROWED, DATASETS, METHODS, NETS, Mixing
-    from mixcli.studies import design
+    from mixcli.settings import METHODS, Mixing
+    from mixcli.studies import written
     from mixcli.studies.probes.catalogue import PROBES
 
     known = {
@@ -46,7 +47,7 @@ def list_(
         "datasets": DATASETS,
         "nets": {name: summary for name, (_, summary) in NETS.items()} | BORROWED,
         "corruptions": _corruptions(),
-        "studies": design.named(),
+        "studies": written.named(),
         "probes": {name: found.summary for name, found in PROBES.items()},
     }
     if what is not None and what not in known:

@@ -31,9 +31,9 @@ class Outcome:
 
 def with_settings(function: Callable[..., Outcome], argv: list[str], shown: bool = True) -> Any:
     """A command with one option per setting beside its own; `shown` says whether help tells of them."""
-    from mixcli import options
+    from mixcli import flags
 
-    return with_parameters(function, options.parameters(argv), shown)
+    return with_parameters(function, flags.parameters(argv), shown)
 
 
 def with_parameters(function: Callable[..., Outcome], settings: list[inspect.Parameter], shown: bool = True) -> Any:
@@ -54,10 +54,10 @@ def with_parameters(function: Callable[..., Outcome], settings: list[inspect.Par
 
 def number(text: str | None, option: str, like: str) -> Any:
     """What was typed for an option of a command, by the rule of the setting `like`; None where nothing was."""
-    from mixcli import options
-    from mixcli.settings import Train
+    from mixcli.fields import Given, parse
+    from mixcli.recipe import Train
 
-    return None if text is None else options.parse(Train.model_fields[like], options.Given(text, option, text=True))
+    return None if text is None else parse(Train.model_fields[like], Given(text, option, text=True))
 
 
 def warn(gathered: Gathered, reporter: Reporter) -> None:

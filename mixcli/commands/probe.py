@@ -55,11 +55,11 @@ def probe(
 
     One checkpoint describes one file; only --study leads to sentences about methods.
     """
-    from mixcli import options
+    from mixcli import flags, options
     from mixcli.report.progress import Reporter
     from mixcli.studies.probes import catalogue as probes
 
-    own = probes.NoOptions() if what == "all" else options.own(probes.named(what).options, typed)
+    own = probes.NoOptions() if what == "all" else flags.own(probes.named(what).options, typed)
     data = options.data_root(data_dir, os.environ)
     numbers = {"images": number(images, "--images", "batch"), "seed": number(seed, "--seed", "seed")}
     if study is not None and (run is not None or against):
@@ -98,10 +98,10 @@ def _probe_all(asked: probing.Asked, reporter: Reporter) -> Outcome:
 def _probe_study(name: str, tiny: bool, asked: probing.Asked, reporter: Reporter) -> Outcome:
     """The headline numbers of a study's finished runs, compared, written beside its tables and shown."""
     from mixcli.report.probes import study as page
-    from mixcli.studies import design
+    from mixcli.studies import design, written
     from mixcli.studies.probes import study as probed_study
 
-    found = design.read(design.Typed(name, tiny=tiny), {"runs": str(asked.runs)}, os.environ)
+    found = design.read(written.Typed(name, tiny=tiny), {"runs": str(asked.runs)}, os.environ)
     folder = Path("studies") / found.name
     if asked.all_epochs:
         course = probed_study.course(found, asked, reporter)
@@ -115,9 +115,9 @@ def _probe_study(name: str, tiny: bool, asked: probing.Asked, reporter: Reporter
 
 def with_options(argv: list[str]) -> Any:
     """`probe` with the options of the probe that its first word names."""
-    from mixcli import options
+    from mixcli import flags
     from mixcli.studies.probes.catalogue import PROBES
 
     chosen = PROBES.get(argv[0]) if argv else None
-    settings = [] if chosen is None else options.own_parameters(chosen.options, argv[0].capitalize())
+    settings = [] if chosen is None else flags.own_parameters(chosen.options, argv[0].capitalize())
     return with_parameters(probe, settings)

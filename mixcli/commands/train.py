@@ -67,7 +67,7 @@ def train(
     Without options: scikit-learn's digits, a small net, well under a minute. Settings come from defaults, then the
     file, then MIXCLI_ variables, then what is typed. The options of a method: mixcli train --method NAME --help
     """
-    from mixcli import options
+    from mixcli import flags, options
     from mixcli.engine import job
     from mixcli.engine.stopping import Stop
     from mixcli.report import tables, tracking
@@ -78,7 +78,7 @@ def train(
     if no_measure and not dry_run:
         raise UserError("usage", "--no-measure", "is for --dry-run")
     asked = Asked(config, resume, resume_from, extend_to, allow_previous, overwrite)
-    seconds = None if stop_after is None else options.duration(stop_after, "--stop-after")
+    seconds = None if stop_after is None else flags.duration(stop_after, "--stop-after")
     with Reporter("mixcli train", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
         found = _job(asked, typed, reporter)

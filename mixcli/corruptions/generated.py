@@ -26,7 +26,7 @@ from mixcli.corruptions.official import PROVENANCE
 from mixcli.corruptions.parameters import NAMES, PARAMETERS
 from mixcli.corruptions.pixels import Corruption, Size
 from mixcli.errors import UserError
-from mixcli.files import as_json, remove_temporaries, temporary, told, write_atomic
+from mixcli.files import as_json, make_folder, remove_temporaries, temporary, told, write_atomic
 
 BATCH = {"cpu": 128, "cuda": 1000}  # images corrupted at once; on a CPU as many as its caches hold
 STORED = 85  # quality of the published image files
@@ -137,8 +137,7 @@ class Saving:
 
     def begin(self) -> None:
         """Makes the folder, the labels and a provenance that names no corruption yet."""
-        with told(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         remove_temporaries(self.folder)
         with self._written("labels.npy", self.labels.dtype, (5 * len(self.labels),)) as append:
             for _ in SEVERITIES:

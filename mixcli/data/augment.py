@@ -26,8 +26,8 @@ from torch import Tensor
 from mixcli.data.operations import Operations, Turn
 from mixcli.data.resized import ResizedCrop, Window
 from mixcli.errors import UserError
+from mixcli.recipe import Train
 from mixcli.sampling import Random
-from mixcli.settings import Train
 
 
 @dataclass(frozen=True)

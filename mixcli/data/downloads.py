@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from mixcli.catalogue import MEDMNIST
 from mixcli.data import cifar, svhn
-from mixcli.settings import MEDMNIST
 
 
 @dataclass(frozen=True)

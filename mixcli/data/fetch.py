@@ -23,7 +23,7 @@ from urllib.request import Request, urlopen
 from mixcli import __version__, archive
 from mixcli.data.downloads import Download
 from mixcli.errors import UserError
-from mixcli.files import UMASK, md5_of, told
+from mixcli.files import UMASK, make_folder, md5_of, told
 
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 2**18  # bytes
@@ -48,8 +48,7 @@ def fetch(one: Download, data: Path, mirrors: Sequence[str], listener: Listener)
         return "already unpacked"
     fetched = not path.is_file()
     if fetched:
-        with told(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         _transfer(one, path, [f"{mirror.rstrip('/')}/{path.name}" for mirror in mirrors], listener)
     elif (got := sum_of(path)) != one.md5:
         raise UserError("data_corrupt", str(path), "md5 differs from the published one", got=got, expected=one.md5,

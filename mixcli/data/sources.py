@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from mixcli.catalogue import DATASETS, MEDMNIST
 from mixcli.data import cifar, folders, layouts, npz, svhn
 from mixcli.data.folders import Drawn, Files, Listing
 from mixcli.errors import UserError, nearest
-from mixcli.settings import DATASETS, MEDMNIST, Facts, Train, stored_side
+from mixcli.recipe import Facts, Train, stored_side
 
 if TYPE_CHECKING:
     from mixcli.sampling import Random

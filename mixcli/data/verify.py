@@ -9,7 +9,7 @@ from mixcli.data import sources
 from mixcli.data.downloads import Published
 from mixcli.data.fetch import sum_of
 from mixcli.errors import UserError
-from mixcli.settings import SIDES, Train
+from mixcli.recipe import SIDES, Train
 
 OK, DIFFERS, MISSING, INCOMPLETE = "md5 ok", "md5 differs", "missing", "not as published"
 

@@ -17,7 +17,7 @@ import torch
 
 from mixcli import __version__
 from mixcli.errors import UserError
-from mixcli.settings import Train
+from mixcli.recipe import Train
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from mixcli.engine import checkpoint
 from mixcli.engine.device import Machine, prepare
 from mixcli.nets.building import of_run
 from mixcli.nets.staged import StagedNet
+from mixcli.recipe import Train
 from mixcli.sampling import Random
-from mixcli.settings import Train
 
 
 @dataclass(frozen=True)

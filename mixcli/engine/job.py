@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from mixcli import options, runs, settings
+from mixcli import options, recipe, runs, toml
 from mixcli.engine import timing
 from mixcli.engine.stopping import Stop
 from mixcli.errors import STOPPED, UserError, unexpected
+from mixcli.fields import Given, parse
 from mixcli.files import write_atomic
 from mixcli.options import Gathered
+from mixcli.recipe import Facts, Train
 from mixcli.runs import Run
-from mixcli.settings import Facts, Train
 
 if TYPE_CHECKING:
     from mixcli.engine.training import Training
@@ -85,7 +86,7 @@ def _refuse_other_code(completed: Train, run: Run) -> None:
     for path in sorted(run.folder.parent.glob(f"{glob.escape(run.folder.name[:-12])}*/settings.toml")):
         recorded: dict[str, Any] = {}
         with suppress(UserError):  # a damaged file is another's concern
-            recorded = options.read_toml(path)
+            recorded = toml.read(path)
         error = options.other_code(completed, recorded) if recorded else None
         if error is not None and Run(path.parent).state == "unfinished":
             error.subject = f"{path.parent} {error.subject}"
@@ -113,7 +114,7 @@ def named(text: str, typed: Mapping[str, Any], environ: Mapping[str, str], warn:
 def extended(job: Job, to: str, resume: bool, announce: Callable[[str], None]) -> Job:
     """A new run that goes on from the end of `job`'s to more epochs; `to` is the text typed."""
     assert job.settings.epochs is not None
-    epochs = options.parse(Train.model_fields["epochs"], options.Given(to, "--extend-to", text=True))
+    epochs = parse(Train.model_fields["epochs"], Given(to, "--extend-to", text=True))
     if epochs <= job.settings.epochs:
         problem = f"the run has {job.settings.epochs} epochs"
         raise UserError("config", "--extend-to", problem, got=epochs, expected="more")
@@ -126,13 +127,13 @@ def extended(job: Job, to: str, resume: bool, announce: Callable[[str], None]) -
     return Job(job.gathered, longer, job.facts, run, source, resume)
 
 
-def complete(gathered: Gathered) -> tuple[Train, Facts]:
-    """The settings with the recipe's values in open places, and what is known of the data."""
+def complete(gathered: Gathered, look: Callable[[Train], Facts] | None = None) -> tuple[Train, Facts]:
+    """The settings with the recipe's values in open places, and what is known of the data, found by `look`."""
     from mixcli.data import sources
 
     try:
-        facts = sources.look(gathered.train)
-        return settings.complete(gathered.train, facts), facts
+        facts = (look or sources.look)(gathered.train)
+        return recipe.complete(gathered.train, facts), facts
     except UserError as error:
         raise gathered.located(error) from error
 
@@ -145,7 +146,7 @@ def located(completed: Train, facts: Facts, parent: str | None = None) -> Run:
 def checked(job: Job) -> Job:
     """The job, unless its settings contradict each other."""
     try:
-        settings.kept_epochs(job.settings)
+        recipe.kept_epochs(job.settings)
     except UserError as error:
         raise job.gathered.located(error) from error
     return job
@@ -161,10 +162,10 @@ def plan(job: Job, reporter: Reporter, measure: bool = False) -> dict[str, Any]:
     """
     ready = check(job, reporter)
     pace = _engine(job, lambda _: timing.pace(ready, timing.PATIENCE)) if measure else None
-    images, batch, epochs = settings.training_images(job.settings, job.facts), job.settings.batch, job.settings.epochs
-    beside, steps = settings.unlabelled_images(job.settings, job.facts), settings.epoch_steps(job.settings, job.facts)
+    images, batch, epochs = recipe.training_images(job.settings, job.facts), job.settings.batch, job.settings.epochs
+    beside, steps = recipe.unlabelled_images(job.settings, job.facts), recipe.epoch_steps(job.settings, job.facts)
     assert batch is not None and epochs is not None
-    unlabelled = {"unlabelled_images": beside, "unlabelled_batch": settings.unlabelled_batch(job.settings, job.facts)}
+    unlabelled = {"unlabelled_images": beside, "unlabelled_batch": recipe.unlabelled_batch(job.settings, job.facts)}
     return {
         "run": str(job.run.folder), "id": job.run.id, "state": job.run.state,
         "resume_from": str(job.source) if job.source else None, "parent": job.run.parent,

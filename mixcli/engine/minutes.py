@@ -17,7 +17,8 @@ from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.files import as_json, write_atomic
 from mixcli.options import Gathered
-from mixcli.settings import METHODS, epoch_steps, recipe_of
+from mixcli.recipe import epoch_steps, recipe_of
+from mixcli.settings import METHODS
 
 if TYPE_CHECKING:
     from mixcli.data.sources import Source

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from mixcli.settings import Train
+from mixcli.recipe import Train
 
 WARM, START, END = (
     0.3,

@@ -21,7 +21,7 @@ from mixcli.engine import schedule
 from mixcli.engine.device import Machine
 from mixcli.mix import Average, Losses
 from mixcli.nets.staged import StagedNet
-from mixcli.settings import Train
+from mixcli.recipe import Train
 
 
 @dataclass

@@ -36,12 +36,13 @@ from mixcli.engine.learner import Learner
 from mixcli.engine.state import Progress, State, mean_total
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
+from mixcli.fields import flag
 from mixcli.mix import Batch, Context, Losses, implementation
 from mixcli.nets.building import of_run
 from mixcli.nets.whitening import whitenings
+from mixcli.recipe import Train, epoch_steps, kept_epochs, unlabelled_batch
 from mixcli.runs import Run
 from mixcli.sampling import Random
-from mixcli.settings import Train, epoch_steps, kept_epochs, unlabelled_batch
 
 PIECE = 2048  # images looked at together
 AHEAD, PLANNED = 16, 2**21  # batches whose plans are drawn together, at most; fewer where masks have more pixels
@@ -99,7 +100,7 @@ def ready(settings: Train, run: Run, reporter: Reporter, stop: Stop, resumed: bo
     training = Training(settings, loaded(settings), run, reporter, device.prepare(settings), stop, resumed)
     training.plan(training.order(0).step(0), 0)  # a method that cannot be drawn on this net is refused here
     for option, effect in settings.method.doubts(training.epochs):
-        reporter.warn(options.flag(option), effect)
+        reporter.warn(flag(option), effect)
     return training
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from importlib import import_module
 
 import numpy as np
@@ -48,7 +48,11 @@ def draw(settings: MiAMix, context: Context, random: Random) -> Mix:
     pairing, self_mixed = _partners(settings, context, random)
     layers = _layers(settings, draws(settings, context.size[0]), random.host)
     keep = _merged(settings, *_masks(settings, layers, context.size[1:], random), layers, random)
-    drawn = math.prod((1 - layers.share).T) if settings.merge == "product" else 1 - layers.share.sum(1) / layers.count
+    drawn = (
+        reduce(np.multiply, (1 - layers.share).T)
+        if settings.merge == "product"
+        else 1 - layers.share.sum(1) / layers.count
+    )
     notes = {"layers": np.where(pairing.alone, 0, layers.count), "self_mixed": self_mixed & ~pairing.alone}
     return pairing.mix(Masks(keep, drawn), random, notes)
 

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mixcli.catalogue import TORCHVISION
 from mixcli.errors import UserError, first_line, nearest
 from mixcli.nets.cutting import SIZES, cut, named, running
 from mixcli.nets.staged import StagedNet
-from mixcli.settings import TORCHVISION
 
 _RESNET = {"stem": "relu", **{f"layer{n}": f"layer{n}" for n in range(1, 5)}}
 _EVERY_OTHER = {"stem": "features.0", **{f"stage{n}": f"features.{2 * n - 1}" for n in range(1, 5)}}

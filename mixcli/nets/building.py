@@ -20,12 +20,13 @@ import torch
 from torch import nn
 
 from mixcli import own_code
+from mixcli.catalogue import BORROWED, LIBRARIES, NETS
 from mixcli.errors import UserError, nearest
 from mixcli.nets import borrowed, cutting
 from mixcli.nets.staged import StagedNet
 from mixcli.nets.whitening import Whitening
+from mixcli.recipe import Train
 from mixcli.sampling import Random
-from mixcli.settings import BORROWED, LIBRARIES, NETS, Train
 
 
 @dataclass(frozen=True)

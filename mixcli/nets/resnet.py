@@ -24,6 +24,13 @@ def conv3x3(inside: int, outside: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False)
 
 
+def _shortcut(inside: int, outside: int, stride: int) -> nn.Sequential:
+    """Beside a block: the identity, or where a block changes the shape, a 1x1 convolution and BatchNorm."""
+    if stride == 1 and inside == outside:
+        return nn.Sequential()
+    return nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+
+
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut, ReLU after the addition."""
 
@@ -32,9 +39,7 @@ class BasicBlock(nn.Module):
         self.conv1, self.bn1 = conv3x3(inside, outside, stride), nn.BatchNorm2d(outside)
         self.conv2, self.bn2 = conv3x3(outside, outside), nn.BatchNorm2d(outside)
         self.relu = nn.ReLU(inplace=True)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inside != outside:
-            self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+        self.shortcut = _shortcut(inside, outside, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.relu(self.bn1(self.conv1(x)))
@@ -74,9 +79,7 @@ class Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm2d(inner)
         self.conv3, self.bn3 = nn.Conv2d(inner, outside, 1, bias=False), nn.BatchNorm2d(outside)
         self.relu = nn.ReLU(inplace=True)
-        self.shortcut = nn.Sequential()
-        if stride != 1 or inside != outside:
-            self.shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride, bias=False), nn.BatchNorm2d(outside))
+        self.shortcut = _shortcut(inside, outside, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         inner = self.relu(self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x))))))

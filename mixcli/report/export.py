@@ -6,21 +6,19 @@ terminal are made of the same `sections`.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mixcli.errors import printable
-from mixcli.files import told, write_atomic
+from mixcli.files import make_folder, write_atomic
 from mixcli.report import plots
+from mixcli.report.rows import SHORT, as_csv
 
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet runs a cell that begins with one of these
 TIMES = ("seconds", "seconds_per_step")
 NONE = "–"
 UNEVEN = 1.1  # images of the largest class to those of the smallest, above which balanced accuracy is shown too
@@ -57,19 +55,18 @@ def write(report: Any, folder: Path) -> None:
 
     Raises UserError: disk_full, io.
     """
-    texts = {
-        "runs.csv": as_csv(_runs(report)),
-        "results.csv": as_csv(_results(report)),
-        "comparisons.csv": as_csv(_comparisons(report)),
-        "cost.csv": as_csv(_costs(report)),
-        "table.md": "\n".join(_markdown(report)) + "\n",
-        "table.tex": "\n".join(_latex(report)) + "\n",
-        **({"details.csv": as_csv(_details(report))} if report.details else {}),
+    contents = {
+        "runs.csv": as_csv(_runs(report), SHORT),
+        "results.csv": as_csv(_results(report), SHORT),
+        "comparisons.csv": as_csv(_comparisons(report), SHORT),
+        "cost.csv": as_csv(_costs(report), SHORT),
+        "table.md": ("\n".join(_markdown(report)) + "\n").encode(),
+        "table.tex": ("\n".join(_latex(report)) + "\n").encode(),
+        **({"details.csv": as_csv(_details(report), SHORT)} if report.details else {}),
     }
-    with told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        write_atomic(folder / name, text.encode())
+    make_folder(folder)
+    for name, content in contents.items():
+        write_atomic(folder / name, content)
     plots.comparison(report, folder / "figure.png")
 
 
@@ -172,28 +169,7 @@ def _short(value: float | None) -> str:
     return f"{value:.1f}" if abs(value) >= 100 else f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
 
 
-# ------------------------------------------------------------------------------------------------------------------ CSV
-
-
-def as_csv(rows: Iterable[Mapping[str, Any]]) -> str:
-    """A CSV file of rows that may differ in their columns; one the first has comes first."""
-    rows = list(rows)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(map(_cell, columns))
-    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    """A number in ten digits, an empty cell for none, text with an apostrophe where it could pass for a formula."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return ""
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    text = printable(value, limit=100 * LONG)
-    return f"'{text}" if isinstance(value, str) and value.startswith(FORMULA) else text
+# ------------------------------------------------------------------------------------------------------- rows of tables
 
 
 def _runs(report: Any) -> Iterator[dict[str, Any]]:
@@ -254,10 +230,7 @@ def _markdown(report: Any) -> Iterator[str]:
     yield ""
     yield from (f"- {text(name)}: {text(fact)}" for name, fact in report.facts)
     for section in sections(report):
-        yield ""
-        yield f"| {' | '.join(map(text, section.headings))} |"
-        yield f"|{':---|'}{'---:|' * (len(section.headings) - 1)}"
-        yield from (f"| {' | '.join(map(text, row))} |" for row in section.rows)
+        yield from table_in_markdown(section)
     lines = list(_lines(report))
     if lines:
         yield ""
@@ -268,6 +241,14 @@ def _lines(report: Any) -> Iterator[str]:
     """The sentences, each with its comparison's name, and the remarks."""
     yield from (f"{name}: {sentence}" for name, sentence, _ in sentences(report))
     yield from remarks(report)
+
+
+def table_in_markdown(section: Section) -> Iterator[str]:
+    """An empty line, and the lines of the table."""
+    yield ""
+    yield f"| {' | '.join(map(in_markdown, section.headings))} |"
+    yield f"|:---|{'---:|' * (len(section.headings) - 1)}"
+    yield from (f"| {' | '.join(map(in_markdown, row))} |" for row in section.rows)
 
 
 def in_markdown(text: str) -> str:

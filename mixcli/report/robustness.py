@@ -6,7 +6,6 @@ give equal bytes.
 
 from __future__ import annotations
 
-import csv as csvlib
 import io
 import os
 import re
@@ -21,7 +20,8 @@ from rich.text import Text
 
 from mixcli.errors import printable
 from mixcli.files import write_atomic
-from mixcli.report.export import FORMULA, Section
+from mixcli.report.export import Section, in_markdown, table_in_markdown
+from mixcli.report.rows import as_csv
 
 Summary = Mapping[str, Any]
 FAMILIES = ("noise", "blur", "weather", "digital")
@@ -183,7 +183,7 @@ def files(summaries: Sequence[Summary]) -> dict[str, bytes]:
     """table.md, table.csv, figure.png and figure.pdf."""
     return {
         "table.md": ("\n".join(_markdown(summaries)) + "\n").encode(),
-        "table.csv": csv([_wide(summary) for summary in summaries]),
+        "table.csv": as_csv([_wide(summary) for summary in summaries]),
         **figure(summaries),
     }
 
@@ -195,22 +195,6 @@ def write_joint(summaries: Sequence[Summary], folder: Path) -> None:
     """
     for name, content in (files(summaries) | against_clean(summaries)).items():
         write_atomic(folder / f"joint-{name}", content)
-
-
-def csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """A header and rows: floats exactly, an empty cell for None, an apostrophe before what could pass for a formula."""
-    text = io.StringIO()
-    writer = csvlib.writer(text, lineterminator="\n")
-    columns = list(rows[0]) if rows else []
-    writer.writerow(columns)
-    writer.writerows([_cell(row[name]) for name in columns] for row in rows)
-    return text.getvalue().encode()
-
-
-def _cell(value: Any) -> Any:
-    if value is None:
-        return ""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _wide(summary: Summary) -> dict[str, Any]:
@@ -232,17 +216,9 @@ def _wide(summary: Summary) -> dict[str, Any]:
 def _markdown(summaries: Sequence[Summary]) -> Iterator[str]:
     yield f"### {summaries[0]['dataset']}"
     for section in sections(summaries):
-        yield ""
-        yield f"| {' | '.join(map(_text, section.headings))} |"
-        yield f"|:---|{'---:|' * (len(section.headings) - 1)}"
-        yield from (f"| {' | '.join(map(_text, row))} |" for row in section.rows)
+        yield from table_in_markdown(section)
     yield ""
-    yield from (f"- {_text(line)}" for line in remarks(summaries))
-
-
-def _text(value: str) -> str:
-    """Nothing in it is markup or ends a cell."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>|#~$&" else c for c in printable(value, limit=2000))
+    yield from (f"- {in_markdown(line)}" for line in remarks(summaries))
 
 
 # -------------------------------------------------------------------------------------------------------------- figure

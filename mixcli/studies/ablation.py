@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from mixcli import runs
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
-from mixcli.files import as_json, temporary, told, write_atomic
+from mixcli.files import as_json, make_folder, temporary, write_atomic
 from mixcli.runs import Run
 from mixcli.studies import budget
 from mixcli.studies.design import FORMAT, Arm, Cell, Choice, Design, Option
@@ -190,8 +190,7 @@ def read_plan(folder: Path) -> dict[str, Any] | None:
 
 def _create(path: Path, content: bytes) -> bool:
     """Makes the file whole and exclusively; False where it is there."""
-    with told(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     spare = temporary(path)
     write_atomic(spare, content)
     try:

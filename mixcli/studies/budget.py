@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mixcli import options, runs
+from mixcli import options, runs, toml
 from mixcli.engine import timing
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
+from mixcli.recipe import epoch_steps, kept_epochs
 from mixcli.runs import Run
-from mixcli.settings import epoch_steps, kept_epochs
 from mixcli.studies.design import Cell, Design
 
 ASSUMED_SD = 0.4  # points, over runs, where nothing was measured: what CIFAR-100 studies report
@@ -83,7 +83,7 @@ def _medians(found: Mapping[tuple[Any, ...], list[float]]) -> dict[tuple[Any, ..
 def _settings(run: Run) -> dict[str, Any] | None:
     """The settings of a run, as its file has them; None for a file that is damaged, which is another's concern."""
     try:
-        return options.read_toml(run.settings)
+        return toml.read(run.settings)
     except UserError:
         return None
 

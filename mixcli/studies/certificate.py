@@ -17,7 +17,8 @@ from mixcli import own_code
 from mixcli.engine import device
 from mixcli.errors import UserError, printable
 from mixcli.mixing import foreign
-from mixcli.settings import Method, Mixing, MixUp, Train
+from mixcli.recipe import Train
+from mixcli.settings import Method, Mixing, MixUp
 from mixcli.studies import contact_sheet, laws
 from mixcli.studies.bench import mixing_cost
 

@@ -17,22 +17,22 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mixcli import options, runs
+from mixcli import options, runs, toml
 from mixcli.engine import bits
 from mixcli.errors import UserError, nearest
+from mixcli.recipe import Train
 from mixcli.report import export
 from mixcli.runs import Run
-from mixcli.settings import Train
 from mixcli.studies import significance
 from mixcli.studies.scores import Score, Warn, score
 from mixcli.studies.scores import scores_of as scores_of
 from mixcli.studies.significance import Arm
+from mixcli.studies.written import VERSUS_BASELINE
 
 Test = Literal["welch", "paired"]
 Select = Literal["last", "median_last_10", "best_on_val"]
 Family = Literal["arms-vs-baseline"] | tuple[tuple[str, str], ...]
 
-VERSUS_BASELINE = "arms-vs-baseline"
 TESTS = {"welch": "Welch's t test", "paired": "paired t test over runs of one seed"}
 SELECTED: dict[str, tuple[str, str]] = {  # what it adds to the metric's name, and how a reader is told
     "last": ("", "last epoch"),
@@ -450,7 +450,7 @@ def _folder(name: str, root: Path) -> Path:
 
 def settings_of(run: Run) -> tuple[str, dict[str, Any]]:
     """The label of a run's method, and all that makes its arm: what is in its identity, the seeds aside."""
-    train: Train = options.from_flat(options.read_toml(run.settings), str(run.settings), trusted=False)
+    train: Train = options.from_flat(toml.read(run.settings), str(run.settings), trusted=False)
     kept = {k: v for k, v in options.hashed(train).items() if k not in ("seed", "split_seed")}
     return train.method.label(), kept | ({} if run.parent is None else {"extended": True})
 

@@ -23,8 +23,9 @@ from mixcli.data.resident import Resident
 from mixcli.errors import UserError
 from mixcli.methods.supervised import draw, needs
 from mixcli.mix import Context, Mix
+from mixcli.recipe import Train
 from mixcli.sampling import Random
-from mixcli.settings import Mixing, Train
+from mixcli.settings import Mixing
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST = 64  # images on a sheet: laying out many more takes minutes, and nobody can look at them

@@ -1,10 +1,9 @@
-"""design.py: a study as cells: what is compared with what, read from a file or typed, and checked before the first run.
+"""design.py: a study as cells: what is compared with what, and checked before the first run.
 
 A study is arms x axes x seeds; every cell is one ordinary run, named by its settings. `choose` makes an arm of two
 stages: a value is picked on validation images with seeds of its own, then trained on the full training set. A screen is
 the same arms, shorter, on validation images, with seeds of its own; to confirm arms is a study of these, their baseline
-and their placebos alone. Every mistake is told with the place where it was written, such as
-`study.toml field axes.blend.alpha[2]`.
+and their placebos alone.
 """
 
 from __future__ import annotations
@@ -12,80 +11,26 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, islice, product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from mixcli import options, runs, settings
+from mixcli import options, runs
 from mixcli.engine import job
 from mixcli.engine.job import Job
 from mixcli.errors import UserError, nearest
-from mixcli.options import Given, Layer
-from mixcli.settings import Count, Facts, Seed, Settings, Train
-from mixcli.studies import follow
+from mixcli.fields import Given, parse
+from mixcli.options import Layer
+from mixcli.recipe import Facts, Train
+from mixcli.studies import follow, written
+from mixcli.studies.written import Fields, Source, Timing, Typed
 
 FORMAT = 1  # of plan.json
-NAMED = Path(__file__).parent / "named"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,80}")
-ARM = re.compile(r"[^\x00-\x1f\x7f]{1,80}")
-VERSUS_BASELINE = "arms-vs-baseline"
-LIKE_FOR_LIKE = "like-for-like"  # each arm against the baseline's at the same values of its axes
-CELLS = 1000  # at most, unless --max-cells says otherwise
 METRICS = ("test.top1", "val.top1", "test.balanced", "val.balanced", "curve_area", "gap", *follow.METRICS)  # in points
-SEEDS = "a count, or a comma list without repeats"
 SCREEN_RUNS, SCREEN_FROM = 3, 1000  # runs per arm of a screen, and the first of its seeds
 SCREEN_SHARE, SCREEN_HELD_OUT = 4, 0.1  # it trains for a fourth of the epochs; images held out where a study holds none
-
-
-class Fields(Settings):
-    """The plain fields of a study file."""
-
-    study: str = ""
-    question: str = ""
-    metric: str = "test.top1"
-    select: Literal["last", "median_last_10", "best_on_val"] = "last"
-    test: Literal["welch", "paired"] = "welch"
-    seeds: Annotated[tuple[Seed, ...], Field(json_schema_extra={"rule": "a list of different whole numbers"})] = (
-        *range(8),
-    )
-    baseline: str | None = None
-    family: Literal["arms-vs-baseline", "like-for-like"] | tuple[tuple[str, str], ...] = "arms-vs-baseline"
-    sesoi: Annotated[float, Field(gt=0, le=100)] = 0.5
-    threads: Count = 1
-    follow: tuple[str, ...] = ()
-
-
-TABLES = ("base", "tiny", "arms", "axes", "choose", "contrasts", "placebos", "timing")
-OF_TINY = ("arms", "axes", "choose", "placebos", "timing")  # tables inside [tiny]; all else there is laid over [base]
-
-
-class Timing(Settings):
-    """A study of times in place of accuracies: how its arms are timed."""
-
-    warm_up: Annotated[int, Field(ge=0)] = 50
-    steps: Count = 200
-    blocks: Count = 6
-    published: dict[str, float] = {}  # arm -> ratio to the baseline that a paper reports
-
-
-@dataclass(frozen=True)
-class Typed:
-    """What was typed after `mixcli ablate`, as far as it decides which cells there are."""
-
-    study: str | None = None
-    axis: tuple[str, ...] = ()
-    set: tuple[str, ...] = ()
-    seeds: str | None = None
-    baseline: str | None = None
-    tiny: bool = False
-    max_cells: int = CELLS
-    screen: bool = False
-    confirm: str | None = None
 
 
 @dataclass(frozen=True)
@@ -203,12 +148,7 @@ def _arm_document(arm: Arm) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------ reading a study
-
-
-def named() -> dict[str, str]:
-    """The studies inside the package: name -> question."""
-    return {path.stem: options.read_toml(path).get("question", "") for path in sorted(NAMED.glob("*.toml"))}
+# ----------------------------------------------------------------------------------------------------- making the cells
 
 
 def read(typed: Typed, train: Mapping[str, Any], environ: Mapping[str, str]) -> Design:
@@ -217,242 +157,31 @@ def read(typed: Typed, train: Mapping[str, Any], environ: Mapping[str, str]) -> 
     train  options of training: the base of a study by `--axis`; otherwise only those outside a run's identity
     Raises UserError naming the field, option or cell at fault.
     """
-    if typed.study is None and not typed.axis:
-        raise UserError("usage", "ablate", "needs a study: a name, a .toml file, or --axis KEY=V1,V2",
-                        hint="See mixcli list studies")  # fmt: skip
-    if typed.study is not None and typed.axis:
-        raise UserError("usage", "--axis", "makes a study of its own", hint="Leave it, or the study, out")
-    source = _typed_axes(typed, train) if typed.study is None else _from_file(typed.study, train)
-    return _designed(source, typed, environ)
-
-
-@dataclass(frozen=True)
-class Source:
-    """A study before its cells are made: layers by arm, as they were written."""
-
-    place: str  # what mistakes are told with
-    name: str
-    fields: Fields
-    origins: Mapping[str, str]  # of plain fields
-    base: Layer
-    tiny: Mapping[str, Any] | None
-    arms: Mapping[str, Layer]
-    axes: Mapping[str, Layer]  # by arm; each key with the list of its values
-    choose: Mapping[str, Mapping[str, Any]]
-    contrasts: Mapping[str, Any]
-    placebos: Mapping[str, Layer]  # laid over an arm that is confirmed
-    timing: Mapping[str, Any] | None
-    typed: Layer  # outside the run's identity
-
-
-def _from_file(text: str, train: Mapping[str, Any]) -> Source:
-    """A named study, or a file's."""
-    path = Path(text)
-    if path.suffix != ".toml":
-        known = [p.stem for p in NAMED.glob("*.toml")]
-        if text not in known:
-            hint = nearest(text, sorted(known))
-            raise UserError("usage", "ablate", "no such study, nor a .toml file", got=text, hint=hint)
-        path = NAMED / f"{text}.toml"
-        place = text
-    else:
-        place = str(path)
-    table = options.read_toml(path)
-    typed = options.typed_layer(train)
-    for key, given in typed.items():
-        if options.is_hashed(key):
-            hint = f"Give --set base.{key}={given.value}"
-            raise UserError("usage", given.origin, "the study decides it", hint=hint)
-    plain = {key: value for key, value in table.items() if key not in TABLES}
-    fields, origins = _fields(plain, place)
-    for key in TABLES:
-        if not isinstance(table.get(key, {}), dict):
-            raise UserError("config", f"{place} field {key}", "is a table", got=table[key])
-    arms, axes, choose = table.get("arms", {}), table.get("axes", {}), table.get("choose", {})
-    if not arms:
-        raise UserError("config", place, "no cells", expected="at least one table [arms.NAME]")
-    tiny = table.get("tiny", {})
-    inside = {f"tiny.{key}": tiny.get(key, {}) for key in ("arms", "axes", "choose")}
-    _check_tiny_tables(place, table, tiny)
-    for what, named in {"axes": axes, "choose": choose, **inside}.items():
-        if not isinstance(named, dict):
-            raise UserError("config", f"{place} field {what}", "is a table", got=named)
-        for arm in named:
-            if arm not in arms:
-                raise UserError("config", f"{place} table {what}.{arm}", "no such arm", hint=nearest(arm, arms))
-    for arm in set(axes) & set(choose):
-        raise UserError("config", f"{place} table choose.{arm}", "its axes and a choice exclude each other")
-    return Source(
-        place, fields.study or path.stem, fields, origins,
-        options.file_layer(table.get("base", {}), place, path="base."), table.get("tiny"),
-        {name: _arm_layer(place, "arms", name, inner) for name, inner in arms.items()},
-        {name: _arm_layer(place, "axes", name, inner) for name, inner in axes.items()},
-        {name: _table(place, "choose", name, inner) for name, inner in choose.items()},
-        table.get("contrasts", {}),
-        {name: _arm_layer(place, "placebos", name, inner) for name, inner in table.get("placebos", {}).items()},
-        table.get("timing"), typed,
-    )  # fmt: skip
-
-
-def _check_tiny_tables(place: str, table: Mapping[str, Any], tiny: Mapping[str, Any]) -> None:
-    """Tables inside [tiny] that are laid over one of the whole study, which must have it."""
-    for key in (key for key in ("placebos", "timing") if key in tiny):
-        inner, whole = tiny[key], table.get(key, {})
-        if not isinstance(inner, dict):
-            raise UserError("config", f"{place} field tiny.{key}", "is a table", got=inner)
-        for name in inner:
-            if key not in table or (key == "placebos" and name not in whole):
-                raise UserError("config", f"{place} field tiny.{key}.{name}", "is not in the whole study",
-                                hint=nearest(name, whole))  # fmt: skip
-
-
-def _timed(source: Source, tiny: bool, tables: Mapping[str, str]) -> Timing | None:
-    """How a study of times takes them; None of another study. `tables`: arm -> name of its table."""
-    if source.timing is None:
-        return None
-    own = source.tiny.get("timing", {}) if tiny and source.tiny is not None else {}
-    table, known = {**source.timing, **own}, Timing.model_fields
-    published = _published(source, table.pop("published", {}), tables)
-    for key in table:
-        if key not in known:
-            raise UserError("config", f"{source.place} field timing.{key}", "unknown", hint=nearest(key, known))
-    numbers = {k: options.parse(known[k], Given(v, f"{source.place} field timing.{k}", text=False))
-               for k, v in table.items()}  # fmt: skip
-    return Timing(**numbers, published=published)
-
-
-def _published(source: Source, given: Any, tables: Mapping[str, str]) -> dict[str, float]:
-    """The published ratio of each arm that has one; that of a table with axes is every arm's."""
-    origin, found = f"{source.place} field timing.published", {}
-    for name, ratio in _table(source.place, "timing", "published", given).items():
-        _check_arm(origin, name, list(source.arms))
-        number = options.parse(Fields.model_fields["sesoi"], Given(ratio, f"{origin}.{name}", text=False))
-        found |= {arm: number for arm, table in tables.items() if table == name}
-    return found
-
-
-def _arm_layer(place: str, what: str, name: str, inner: Any) -> Layer:
-    return options.file_layer(_table(place, what, name, inner), place, path=f"{what}.{name}.")
-
-
-def _table(place: str, what: str, name: str, inner: Any) -> dict[str, Any]:
-    if not isinstance(inner, dict):
-        raise UserError("config", f"{place} field {what}.{name}", "is a table", got=inner)
-    if not ARM.fullmatch(name) or name != name.strip():
-        raise UserError("config", f"{place} table {what}.{name}", "not a name for an arm")
-    return inner
-
-
-def _fields(plain: Mapping[str, Any], place: str) -> tuple[Fields, dict[str, str]]:
-    """The plain fields, each checked under its own name."""
-    origins = {key: f"{place} field {key}" for key in Fields.model_fields}
-    for key in plain:
-        if key not in Fields.model_fields:
-            raise UserError(
-                "config", f"{place} field {key}", "unknown", hint=nearest(key, [*Fields.model_fields, *TABLES])
-            )
-    known = Fields.model_fields
-    family = {"family": _family(origins["family"], plain["family"])} if "family" in plain else {}
-    plain = {key: value for key, value in plain.items() if key != "family"}
-    values = {k: options.parse(known[k], Given(v, origins[k], text=False)) for k, v in plain.items()}
-    fields = Fields(**values, **family)
-    follow.known(fields.follow, origins["follow"])
-    if len(set(fields.seeds)) != len(fields.seeds):
-        raise UserError("config", origins["seeds"], "repeated", got=list(fields.seeds), expected="different numbers")
-    if fields.study and not NAME.fullmatch(fields.study):
-        expected = "letters, digits, . _ and -"
-        raise UserError("config", origins["study"], "not a name for a folder", got=fields.study, expected=expected)
-    return fields, origins
-
-
-def _family(origin: str, value: Any) -> Any:
-    """The planned comparisons: the word for all against the baseline, or pairs of arms."""
-    if value in (VERSUS_BASELINE, LIKE_FOR_LIKE):
-        return value
-    pairs = value if isinstance(value, list) else []
-    whole = [tuple(pair) for pair in pairs if isinstance(pair, list) and [type(arm) for arm in pair] == [str, str]]
-    if not whole or len(whole) < len(pairs) or len({frozenset(pair) for pair in whole}) < len(whole):
-        expected = f"{VERSUS_BASELINE}, {LIKE_FOR_LIKE}, or a list of different pairs [A, B]"
-        raise UserError("config", origin, "names no comparisons", got=value, expected=expected)
-    return tuple(whole)
-
-
-def _typed_axes(typed: Typed, train: Mapping[str, Any]) -> Source:
-    """A study of one arm, its axes and base typed."""
-    layer = options.typed_layer(train)
-    if "seed" in layer:
-        raise UserError("usage", "--seed", "a study has several", hint="Give --seeds")
-    axes: Layer = {}
-    for text in typed.axis:
-        name, equals, values = text.partition("=")
-        key = name.strip().lstrip("-").replace("-", "_")
-        if not equals or not key:
-            raise UserError("usage", "--axis", "not an axis", got=text, expected="KEY=V1,V2")
-        if key in axes:
-            raise UserError("usage", f"--axis {key}", "given twice")
-        axes[key] = _split(values, f"--axis {key}")
-    method = layer.get("method")
-    arm = str(method.value) if method is not None else Train.model_fields["method"].get_default().name
-    written = json.dumps({k: str(g.value) for k, g in sorted(layer.items()) if options.is_hashed(k)})
-    name = f"{arm}-by-{'-'.join(axes)}-{hashlib.sha256(written.encode()).hexdigest()[:6]}"
-    name = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-80:].lstrip("._-")
-    return Source("--axis", name, Fields(), {"baseline": "--baseline"}, layer, None, {arm: {}}, {arm: axes}, {}, {}, {},
-                  None, {})  # fmt: skip
-
-
-def _split(values: str, origin: str) -> Given:
-    """The values of an axis that was typed, between commas, or semicolons where values have commas."""
-    found = [value.strip() for value in values.split(";" if ";" in values else ",")]
-    return Given([value for value in found if value], origin, text=True)
-
-
-def _with_axes(source: Source, typed: Typed) -> Source:
-    """The study with the values that [tiny.axes] and `--set axes.KEY` give its axes."""
-    tiny = source.tiny.get("axes", {}) if typed.tiny and source.tiny is not None else {}
-    smaller = {name: _arm_layer(source.place, "tiny.axes", name, inner) for name, inner in tiny.items()}
-    sets: Layer = {}
-    for where, equals, values in (text.partition("=") for text in typed.set):
-        target, _, key = where.strip().rpartition(".")
-        if target == "axes" and equals:
-            key = key.replace("-", "_")
-            if all(key not in axes for axes in source.axes.values()):
-                known = {key for axes in source.axes.values() for key in axes}
-                raise UserError("usage", "--set", "no arm has this axis", got=where.strip(), hint=nearest(key, known))
-            sets[key] = _split(values, f"--set {where.strip()}")
-    laid = {name: {**axes, **smaller.get(name, {}), **{key: given for key, given in sets.items() if key in axes}}
-            for name, axes in source.axes.items()}  # fmt: skip
-    return replace(source, axes=laid)
-
-
-# ----------------------------------------------------------------------------------------------------- making the cells
-
-
-def _designed(source: Source, typed: Typed, environ: Mapping[str, str]) -> Design:
-    source = _with_axes(source, typed)
+    source = written.with_axes(written.read(typed, train), typed)
     fields = source.fields
     if typed.seeds is not None:
-        fields = fields.model_copy(update={"seeds": seeds(typed.seeds)})
+        fields = fields.model_copy(update={"seeds": written.seeds(typed.seeds)})
     fields = _other_form(source, typed, fields)
-    maker = _Maker(source, typed, fields, _environment(environ))
+    maker = _Maker(source, typed, fields, written.environment(environ))
     _refuse_too_many(source, fields, typed.max_cells)
     if typed.tiny and source.tiny is None:
         raise UserError("usage", "--tiny", "the study has no table [tiny]")
     arms = [arm for name in source.arms if name not in source.choose for arm in maker.arms(name)]
     choices = tuple(maker.choice(name, table) for name, table in source.choose.items())
     names = [arm.name for arm in arms] + [choice.arm for choice in choices]
-    alike = fields.family == LIKE_FOR_LIKE
+    alike = fields.family == written.LIKE_FOR_LIKE
     if alike:
         fields = fields.model_copy(update={"family": _like_for_like(source, typed, maker)})
     baseline = fields.family[0][1] if alike else _baseline(source, typed, fields, names)
     contrasts = {} if typed.screen else _contrasts(source, names)
     for pair in fields.family if not isinstance(fields.family, str) else ():
         for name in pair:
-            _check_arm(f"{source.place} field family", name, names)
+            written.check_arm(f"{source.place} field family", name, names)
     _refuse_duplicates(source, [*arms, *(option.final for choice in choices for option in choice.options)])
     every = [*arms, *(option.final for choice in choices for option in choice.options)]
     _check_metric(source, fields, every)
     name = f"{source.name}-tiny" if typed.tiny else source.name
-    timing = _timed(source, typed.tiny, {arm: table for arm, (table, _) in maker.points.items()})
+    timing = written.timed(source, typed.tiny, {arm: table for arm, (table, _) in maker.points.items()})
     design = Design(name, fields, baseline, tuple(arms), choices, contrasts, typed.tiny, alike, timing)
     if typed.screen:
         return replace(design, name=f"{name}-screen", screen=True)
@@ -466,7 +195,7 @@ def _other_form(source: Source, typed: Typed, fields: Fields) -> Fields:
     if (typed.screen or typed.confirm is not None) and source.timing is not None:
         option = "--screen" if typed.screen else "--confirm"
         raise UserError("usage", option, "the study compares times, not accuracies")
-    if typed.screen and source.fields.family == LIKE_FOR_LIKE:
+    if typed.screen and source.fields.family == written.LIKE_FOR_LIKE:
         problem = "ranks all arms, and the study compares like with like"
         raise UserError("usage", "--screen", problem, hint="Run it without")
     if typed.screen and source.choose:
@@ -475,7 +204,7 @@ def _other_form(source: Source, typed: Typed, fields: Fields) -> Fields:
     if typed.screen:
         free = (seed for seed in count(SCREEN_FROM) if seed not in fields.seeds)
         own = {"seeds": tuple(islice(free, SCREEN_RUNS)), "metric": "val.top1", "select": "last"}
-        return fields.model_copy(update=own | {"family": VERSUS_BASELINE})
+        return fields.model_copy(update=own | {"family": written.VERSUS_BASELINE})
     if typed.confirm is not None and fields.metric.startswith("val."):
         return fields.model_copy(update={"metric": "test.top1"})
     return fields
@@ -510,28 +239,6 @@ def _pairs_of(design: Design, arm: str) -> list[tuple[str, str]]:
     family = design.fields.family
     planned = [] if isinstance(family, str) else [pair for pair in family if arm in pair]
     return planned or ([(arm, design.baseline)] if arm != design.baseline else [])
-
-
-def seeds(text: str) -> tuple[int, ...]:
-    """The seeds of `--seeds`: `8` is 0 .. 7, a comma makes it a list."""
-    parts = [part.strip() for part in text.split(",")]
-    parts = parts[:-1] if len(parts) > 1 and not parts[-1] else parts
-    if not all(re.fullmatch(r"[0-9]{1,18}", part) for part in parts):
-        raise UserError("usage", "--seeds", "not seeds", got=text, expected=SEEDS)
-    numbers = tuple(map(int, parts)) if "," in text else tuple(range(min(int(parts[0]), 10**6)))
-    if not numbers or len(set(numbers)) != len(numbers):
-        raise UserError("usage", "--seeds", "repeated" if numbers else "none", got=text, expected=SEEDS)
-    return numbers
-
-
-def _environment(environ: Mapping[str, str]) -> Layer:
-    """What MIXCLI_ variables say about the machine; a study's settings stand in the study."""
-    layer = options.environment_layer(environ)
-    for key, given in layer.items():
-        if options.is_hashed(key):
-            hint = f"Give --set base.{key}={given.value}, or unset it"
-            raise UserError("usage", given.origin, "a study does not read it", hint=hint)
-    return layer
 
 
 def _refuse_too_many(source: Source, fields: Fields, limit: int) -> None:
@@ -583,11 +290,11 @@ class _Maker:
             table = {**table, **self.source.tiny.get("choose", {}).get(name, {})}
         place = f"{self.source.place} field choose.{name}"
         share = Given(table.get("val_fraction", 0.0), f"{place}.val_fraction", text=False)
-        if not options.parse(Train.model_fields["val_fraction"], share):
+        if not parse(Train.model_fields["val_fraction"], share):
             raise UserError("config", share.origin, "a value is chosen on validation images, never on the test",
                             got=share.value, expected="a share above 0")  # fmt: skip
         given = Given(table.get("seeds", []), f"{place}.seeds", text=False)
-        trial_seeds = options.parse(Fields.model_fields["seeds"], given)
+        trial_seeds = parse(Fields.model_fields["seeds"], given)
         if set(trial_seeds) & set(self.fields.seeds) or len(set(trial_seeds)) != len(trial_seeds):
             raise UserError(
                 "config", given.origin, "are different ones, and none of the study's", got=list(trial_seeds)
@@ -616,7 +323,7 @@ class _Maker:
                 raise UserError("usage", "--confirm", "the placebos of a value yet to be chosen are not known", got=arm)
             own, at = self.points[arm]
             tiny = self.source.tiny.get("placebos", {}) if self.typed.tiny and self.source.tiny else {}
-            smaller = _arm_layer(self.source.place, "tiny.placebos", name, tiny.get(name, {}))
+            smaller = written.arm_layer(self.source.place, "tiny.placebos", name, tiny.get(name, {}))
             yield self._arm(f"{name} of {arm}", own, {**at, **layer, **smaller})
 
     def _axes(self, name: str) -> Layer:
@@ -641,11 +348,11 @@ class _Maker:
         """The arm `name` with these values laid over it; every seed a cell."""
         layers, follows = self._layers(name, at)
         gathered = options.combined(layers)
-        completed, facts = self._completed(gathered)
+        completed, facts = job.complete(gathered, self._look)
         changes = self._changes(completed)
         if changes:
             gathered = gathered._replace(train=gathered.train.model_copy(update=changes))
-            completed, facts = self._completed(gathered)
+            completed, facts = job.complete(gathered, self._look)
         threads = completed.threads or self.fields.threads
         completed = completed.model_copy(update={"threads": threads})
         seeds = self.fields.seeds if seeds is None else seeds
@@ -655,13 +362,6 @@ class _Maker:
             made = Job(gathered, own, facts, job.located(own, facts), resume=True)
             cells.append(Cell(label, seed, job.checked(made), chooses=self.typed.screen or "val_fraction" in at))
         return Arm(label, completed, tuple(cells))
-
-    def _completed(self, gathered: options.Gathered) -> tuple[Train, Facts]:
-        try:
-            facts = self._look(gathered.train)
-            return settings.complete(gathered.train, facts), facts
-        except UserError as error:
-            raise gathered.located(error) from error
 
     def _changes(self, full: Train) -> dict[str, Any]:
         """What a screen, or a confirmation of what validation images picked, changes in an arm's settings."""
@@ -704,8 +404,8 @@ class _Maker:
         place, tiny = self.source.place, self.source.tiny
         assert tiny is not None
         arms = tiny.get("arms", {})
-        base = options.file_layer({k: v for k, v in tiny.items() if k not in OF_TINY}, place, path="tiny.")
-        return base, _arm_layer(place, "tiny.arms", name, arms[name]) if name in arms else {}
+        base = options.file_layer({k: v for k, v in tiny.items() if k not in written.OF_TINY}, place, path="tiny.")
+        return base, written.arm_layer(place, "tiny.arms", name, arms[name]) if name in arms else {}
 
     def _sets(self) -> dict[str, Layer]:
         """What `--set` says, by arm and for the base."""
@@ -727,7 +427,7 @@ class _Maker:
 def _values(given: Given) -> list[Given]:
     """The values of an axis, each with its place."""
     if not isinstance(given.value, list) or not given.value:
-        raise UserError("config" if not given.text else "usage", given.origin, "no values", expected="a list of them")
+        raise UserError(given.kind, given.origin, "no values", expected="a list of them")
     return [Given(value, f"{given.origin}[{k}]", given.text) for k, value in enumerate(given.value)]
 
 
@@ -752,7 +452,7 @@ def _like_for_like(source: Source, typed: Typed, maker: _Maker) -> tuple[tuple[s
     """Each arm with that of the baseline's table which has the same values of the baseline's axes."""
     origin = "--baseline" if typed.baseline else source.origins["baseline"]
     name = typed.baseline or source.fields.baseline or next(iter(source.arms))
-    _check_arm(origin, name, list(source.arms))
+    written.check_arm(origin, name, list(source.arms))
     keys = source.axes.get(name, {})
     at = {arm: (table, tuple((k, _shown(g)) for k, g in sorted(point.items()) if k in keys))
           for arm, (table, point) in maker.points.items()}  # fmt: skip
@@ -771,19 +471,14 @@ def _named(origin: str, text: str, names: list[str]) -> str:
     return found[0]
 
 
-def _check_arm(origin: str, name: str, names: list[str]) -> None:
-    if name not in names:
-        raise UserError("config", origin, "no such arm", got=name, hint=nearest(name, names))
-
-
 def _contrasts(source: Source, names: list[str]) -> dict[str, dict[str, float]]:
     """Further planned comparisons: the weight of each arm, of sum 0."""
     found: dict[str, dict[str, float]] = {}
     for name, weights in source.contrasts.items():
         origin = f"{source.place} table contrasts.{name}"
-        inner = _table(source.place, "contrasts", name, weights)
+        inner = written.as_table(source.place, "contrasts", name, weights)
         for arm in inner:
-            _check_arm(origin, arm, names)
+            written.check_arm(origin, arm, names)
         numbers = [w for w in inner.values() if isinstance(w, int | float) and not isinstance(w, bool)]
         if len(numbers) < max(2, len(inner)) or abs(sum(numbers)) > 1e-9 or not any(numbers):
             raise UserError("config", origin, "no contrast", got=inner, expected="a weight for each arm, of sum 0")

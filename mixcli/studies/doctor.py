@@ -26,13 +26,14 @@ from typing import Any, Literal
 import torch
 
 from mixcli import __version__, own_code, runs
+from mixcli.catalogue import DATASETS
 from mixcli.data import sources
 from mixcli.engine import device, job
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.files import write_atomic
 from mixcli.options import Gathered
-from mixcli.settings import DATASETS, Train
+from mixcli.recipe import Train
 
 State = Literal["fine", "note", "warning", "broken"]
 OLDEST = (3, 11, 4)  # Python before it unpacks archives unsafely
@@ -201,7 +202,8 @@ def _locks(path: Path) -> bool:
 
 def _packages(train: Train) -> Iterator[Finding]:
     """What installed packages offer, imported: the one place where all of them are."""
-    from mixcli.settings import METHODS, NETS
+    from mixcli.catalogue import NETS
+    from mixcli.settings import METHODS
 
     for kind, built_in in (("methods", METHODS), ("mixings", METHODS), ("nets", NETS)):
         told = dict(own_code.problems(kind, built_in))

@@ -29,11 +29,12 @@ from mixcli.engine import training
 from mixcli.engine.stopping import Stop
 from mixcli.engine.timing import stepping
 from mixcli.errors import UserError
-from mixcli.files import as_json, told, write_atomic
-from mixcli.report import export
+from mixcli.files import as_json, make_folder, write_atomic
+from mixcli.report.rows import SHORT, as_csv
 from mixcli.sampling import Random
 from mixcli.studies.bench.benchmark import clock_of
-from mixcli.studies.design import Arm, Design, Timing
+from mixcli.studies.design import Arm, Design
+from mixcli.studies.written import Timing
 
 RESAMPLES = 10_000
 IDLE = 0.5  # load per core above which a machine is called busy
@@ -162,10 +163,9 @@ def interval(times: Sequence[float], plain: Sequence[float]) -> tuple[float, flo
 
 def write(found: Mapping[str, Any], folder: Path) -> None:
     """overhead.csv, blocks.csv and overhead.json, which holds all. Raises UserError: disk_full, io."""
-    with told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "overhead.csv", export.as_csv(found["rows"]).encode())
-    write_atomic(folder / "blocks.csv", export.as_csv(found["blocks"]).encode())
+    make_folder(folder)
+    write_atomic(folder / "overhead.csv", as_csv(found["rows"], SHORT))
+    write_atomic(folder / "blocks.csv", as_csv(found["blocks"], SHORT))
     write_atomic(folder / "overhead.json", as_json(found, indent=2))
 
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mixcli import options
+from mixcli import options, toml
 from mixcli.errors import UserError
 from mixcli.runs import Run
 
@@ -157,7 +157,7 @@ def _points_of(found: Mapping[str, Any], key: str) -> float | None:
 
 
 def _facts(run: Run, result: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    settings = options.flat(options.from_flat(options.read_toml(run.settings), str(run.settings), trusted=False))
+    settings = options.flat(options.from_flat(toml.read(run.settings), str(run.settings), trusted=False))
     try:
         environment = json.loads(run.environment.read_bytes())
     except (OSError, ValueError):

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from mixcli.errors import UserError
-from mixcli.files import told, write_atomic
-from mixcli.report import export
+from mixcli.files import make_folder, write_atomic
+from mixcli.report.rows import SHORT, as_csv
 from mixcli.studies.design import Arm, Design
 
 HEAD = "screen: no statement"
@@ -46,6 +46,5 @@ def _row(arm: Arm) -> dict[str, Any]:
 
 def write(found: Mapping[str, Any], folder: Path) -> None:
     """ranking.csv. Raises UserError: disk_full, io."""
-    with told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "ranking.csv", export.as_csv(found["rows"]).encode())
+    make_folder(folder)
+    write_atomic(folder / "ranking.csv", as_csv(found["rows"], SHORT))

@@ -16,13 +16,14 @@ from typing import Any
 import torch
 
 from mixcli import runs
+from mixcli.catalogue import DATASETS
 from mixcli.corruptions.published import PUBLISHED
 from mixcli.engine import checkpoint, inference
 from mixcli.engine.device import Machine
 from mixcli.errors import UserError, nearest
 from mixcli.nets.staged import StagedNet
+from mixcli.recipe import Train
 from mixcli.runs import Run
-from mixcli.settings import DATASETS, Train
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from mixcli.engine.job import How, Job
 from mixcli.engine.stopping import Stop
 from mixcli.errors import EXIT_CODES, STOPPED, UserError, unexpected
 from mixcli.options import Gathered
-from mixcli.settings import Facts
+from mixcli.recipe import Facts
 from mixcli.studies.design import Cell
 
 LOOK_AGAIN = 0.5  # seconds between two looks at cells that another process holds

@@ -13,8 +13,8 @@ from mixcli.data.operations import Operations
 from mixcli.data.resident import Resident
 from mixcli.data.resized import ResizedCrop
 from mixcli.errors import UserError
+from mixcli.recipe import Facts, Train, complete
 from mixcli.sampling import Random
-from mixcli.settings import Facts, Train, complete
 
 CPU, CLEAN = torch.device("cpu"), Augmentation()
 WINDOWS, ONCE, TWICE = ResizedCrop(filter="bicubic"), Operations("trivialaugment"), Operations("randaugment", 2, 15)

@@ -11,7 +11,7 @@ from PIL import Image
 from mixcli import pictures
 from mixcli.data import folders, sources
 from mixcli.errors import UserError
-from mixcli.settings import Train
+from mixcli.recipe import Train
 from tests.image_folders import WNIDS, class_folders, picture, tiny_imagenet
 
 

@@ -10,9 +10,10 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Resize
 
 from mixcli import pictures
+from mixcli.catalogue import MEDMNIST
 from mixcli.data import folders, layouts, sources
 from mixcli.errors import UserError
-from mixcli.settings import MEDMNIST, SIDES, Train, complete
+from mixcli.recipe import SIDES, Train, complete
 from tests.image_folders import class_folders, food_101, numbered_folders, oblong, oxford_iiit_pet
 
 SMALL = 32  # px: large enough to be resized to, small enough for many

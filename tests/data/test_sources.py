@@ -18,7 +18,7 @@ import torch
 
 from mixcli.data import cifar, npz, sources, svhn
 from mixcli.errors import UserError
-from mixcli.settings import Train, complete
+from mixcli.recipe import Train, complete
 
 
 def arrays(train=40, test=20, size=(8, 8, 3), classes=4):
@@ -220,7 +220,7 @@ def test_looking_reads_no_pixels(saved, monkeypatch):
 
 
 def test_looking_imports_no_torch():
-    code = "import sys; from mixcli.data import sources; from mixcli.settings import Train; sources.look(Train()); "
+    code = "import sys; from mixcli.data import sources; from mixcli.recipe import Train; sources.look(Train()); "
     check = code + "assert not {'torch', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
 

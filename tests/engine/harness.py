@@ -13,8 +13,9 @@ from mixcli.engine import device
 from mixcli.engine.stopping import Stop
 from mixcli.engine.training import Training, loaded
 from mixcli.errors import UserError
+from mixcli.recipe import Train, complete
 from mixcli.runs import Run, name
-from mixcli.settings import Method, NoMixing, SemiSupervised, Train, complete
+from mixcli.settings import Method, NoMixing, SemiSupervised
 
 STEPS, EPOCHS = 6, 4  # per epoch; 24 in all
 

@@ -18,8 +18,8 @@ import torch
 from mixcli import options
 from mixcli.data import sources
 from mixcli.engine import checkpoint
+from mixcli.recipe import Train
 from mixcli.runs import Run, name
-from mixcli.settings import Train
 from tests.engine import harness
 
 

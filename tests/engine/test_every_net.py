@@ -14,13 +14,14 @@ import pytest
 import torch
 
 from mixcli import cli
+from mixcli.catalogue import BORROWED, NETS
 from mixcli.engine.inference import restore
 from mixcli.engine.learner import Learner
 from mixcli.mix import Average, Context, implementation
 from mixcli.nets.building import build
 from mixcli.nets.staged import StagedNet
 from mixcli.sampling import Random
-from mixcli.settings import BORROWED, METHODS, NETS, NoMixing, SynerMix
+from mixcli.settings import METHODS, NoMixing, SynerMix
 from mixcli.studies.probes import probing
 from mixcli.studies.probes.catalogue import Geometry, GradientNoise, Linearity
 from mixcli.studies.probes.probing import Asked

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mixcli import settings
+from mixcli import recipe
 from mixcli.cli import main
 from mixcli.engine import minutes, timing, training
 from mixcli.settings import ICT, METHODS
 from tests.engine import harness
 
-
-@pytest.fixture(autouse=True)
-def here(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def result(capsys):
@@ -93,7 +90,7 @@ def test_the_list_of_methods_tells_what_was_measured_here_and_only_of_that_data_
 
 def test_a_method_that_cannot_be_trained_there_has_no_time_and_a_damaged_note_is_none(monkeypatch, capsys):
     monkeypatch.setattr(minutes, "METHODS", {"none": METHODS["none"], ICT.name: ICT})
-    monkeypatch.setattr(settings, "LABELS", {"digits": 33})
+    monkeypatch.setattr(recipe, "LABELS", {"digits": 33})
     assert main(["list", "methods", "--measure", "--json"]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["result"]["times"]["methods"]["ict"] is None and "labels: not divisible" in err

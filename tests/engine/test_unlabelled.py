@@ -15,8 +15,9 @@ from mixcli.data.sources import CIFAR, HIDDEN, load, look
 from mixcli.engine import inference
 from mixcli.engine.training import loaded
 from mixcli.errors import UserError
+from mixcli.recipe import Train, complete, epoch_steps
 from mixcli.sampling import Random
-from mixcli.settings import ICT, MixMatch, NoMixing, Train, complete, epoch_steps
+from mixcli.settings import ICT, MixMatch, NoMixing
 from tests.engine import harness
 
 

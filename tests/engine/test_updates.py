@@ -16,7 +16,8 @@ from mixcli.engine.guard import Guard
 from mixcli.engine.state import State, mean_total
 from mixcli.errors import UserError
 from mixcli.mix import Losses
-from mixcli.settings import ICT, Manifold, MixUp, SynerMix, Train, complete, epoch_steps
+from mixcli.recipe import Train, complete, epoch_steps
+from mixcli.settings import ICT, Manifold, MixUp, SynerMix
 from tests.engine import harness
 
 ALL = {"warmup": 1.5, "clip": 0.5, "accumulate": 2, "batch": 10, "schedule": "cosine"}  # 6 steps of 2 x 10 images

@@ -12,11 +12,12 @@ import torch
 import torchvision.models as torchvision
 from torch import nn
 
+from mixcli.catalogue import BORROWED, TIMM
 from mixcli.errors import UserError
 from mixcli.nets import borrowed
 from mixcli.nets.building import build, of_run
+from mixcli.recipe import Train
 from mixcli.sampling import Random
-from mixcli.settings import BORROWED, TIMM, Train
 
 SIZE = (32, 32)
 # Above ten million weights a net costs a second or two, all of them more than the rest of the suite of nets.

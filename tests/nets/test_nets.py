@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torchvision.models import resnet18, resnet34, resnet50, resnet101, resnext50_32x4d
 
+from mixcli.catalogue import NETS
 from mixcli.errors import UserError
 from mixcli.nets.building import build
 from mixcli.nets.vit import positions
 from mixcli.nets.whitening import Whitening
 from mixcli.sampling import Random
-from mixcli.settings import NETS
 
 SIZES = {"cnn-13": [(16, 16), (13, 17)], "vit-tiny": [(16, 16), (8, 12)]}  # of images that not every net takes
 each_net = pytest.mark.parametrize("name", list(NETS))

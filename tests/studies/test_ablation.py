@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,14 @@ from mixcli.engine import timing, training
 from mixcli.errors import UserError
 from mixcli.runs import Run
 from mixcli.studies import ablation, budget, design, workers
-from mixcli.studies.design import Typed
+from mixcli.studies.written import Typed
 from tests.studies.study import ARMS, TINY, Here, digests, write
+
+pytestmark = pytest.mark.usefixtures("here")
 
 CHOOSE = TINY + ARMS + "[choose.mixup]\nalpha = [0.2, 1.0]\nval_fraction = 0.2\nseeds = [100]\n"
 FOLDER = Path("studies/small")
 WORDS = ["--per-class", "6", "--batch", "20", "--width", "2", "--epochs", "2", "--threads", "1", "--quiet"]
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Here]]:
-    for variable in [name for name in os.environ if name.startswith("MIXCLI_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(workers, "Local", Here)
-    Here.ran = []
-    monkeypatch.setattr(Here, "before", staticmethod(lambda cell, stop: None))
-    yield Here
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, seed: int, error: Exception) -> None:

@@ -9,8 +9,9 @@ from PIL import Image
 from mixcli.cli import main
 from mixcli.corruptions.generated import Generated
 from mixcli.data import sources
+from mixcli.recipe import Train, complete
 from mixcli.report import plots
-from mixcli.settings import METHODS, CutMix, MiAMix, Mixing, MixUp, ResizeMix, Train, complete
+from mixcli.settings import METHODS, CutMix, MiAMix, Mixing, MixUp, ResizeMix
 from mixcli.studies import contact_sheet
 
 HALVES = """import torch

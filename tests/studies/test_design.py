@@ -8,24 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from mixcli import options, runs, settings
+from mixcli import options, recipe, runs
 from mixcli.cli import main
 from mixcli.data import sources
 from mixcli.errors import UserError
-from mixcli.studies import design
-from mixcli.studies.design import NAMED, Typed
+from mixcli.studies import design, written
+from mixcli.studies.written import NAMED, Typed
 from tests.studies.study import ARMS, TINY, write
+
+pytestmark = pytest.mark.usefixtures("folder")
 
 AXES = TINY + '[arms.mixup]\nmethod = "mixup"\n[axes.mixup]\n'
 CHOOSE = TINY + ARMS + "[choose.mixup]\nalpha = [0.2, 1.0]\n"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for variable in [name for name in os.environ if name.startswith("MIXCLI_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def read(text: str, **typed: object) -> design.Design:
@@ -173,7 +167,7 @@ def test_a_cell_is_the_run_that_train_would_make() -> None:
         {"method": "mixup", "per_class": "6", "batch": "20", "width": "2", "epochs": "2", "seed": "1"}, None, {}
     ).train
     facts = sources.look(train)
-    complete = settings.complete(train, facts)
+    complete = recipe.complete(train, facts)
     [cell] = [c for c in study.first_cells() if c.name == "mixup seed=1"]
     assert cell.job.run.folder == runs.locate(complete, options.identity(complete, facts)).folder
 
@@ -261,7 +255,7 @@ def test_a_study_of_synermix_carries_its_controls_and_shares_their_runs(name) ->
     mine = {arm.name: {cell.job.run.id for cell in arm.cells} for arm in study.arms}
     shared = ["clean-ce", "equal", "bn-only", "mixup-supplement", "mixup-supplement-2x", "mixup"]
     assert [name for name in mine if name in theirs and mine[name] == theirs[name]] == shared
-    assert study.fields.family == design.VERSUS_BASELINE and study.baseline.startswith("synermix ")
+    assert study.fields.family == written.VERSUS_BASELINE and study.baseline.startswith("synermix ")
 
 
 def test_quickstart_is_what_the_readme_says() -> None:

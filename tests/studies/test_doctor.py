@@ -5,38 +5,31 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 import torch
 
 from mixcli import own_code
 from mixcli.cli import main
 from mixcli.data import folders
 from mixcli.errors import UserError
-from mixcli.settings import Train
+from mixcli.recipe import Train
 from mixcli.studies import doctor
 from tests.image_folders import food_101
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def looked(part: str, **settings) -> dict[str, doctor.Finding]:
     return {found.name: found for found in doctor.PARTS[part](Train(**settings))}
 
 
-def test_this_machine_is_healthy_and_nothing_is_left_behind(here, capsys):
+def test_this_machine_is_healthy_and_nothing_is_left_behind(folder, capsys):
     assert main(["doctor", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)["result"]
     states = {found["name"]: found["state"] for found in result["findings"]}
     assert result["healthy"] and {f["part"] for f in result["findings"]} >= set(doctor.PARTS) - {"packages"}
     assert {states[name] for name in ("python", "torch", "digits", "runs", "smoke train", "determinism")} == {"fine"}
-    assert states["cifar10"] == "note" and not list(here.iterdir())
+    assert states["cifar10"] == "note" and not list(folder.iterdir())
 
 
-def test_data_sets_that_are_not_here_share_one_line(here, capsys, monkeypatch):
+def test_data_sets_that_are_not_here_share_one_line(folder, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "PARTS", {"data": doctor.PARTS["data"]})
     assert main(["doctor"]) == 0
     out = " ".join(capsys.readouterr().out.split())
@@ -44,9 +37,9 @@ def test_data_sets_that_are_not_here_share_one_line(here, capsys, monkeypatch):
     assert "mixcli data fetch NAME" in out and "data digits ok" in out
 
 
-def test_what_is_broken_is_told_with_what_to_do_and_exit_code_1(here, capsys, monkeypatch):
-    (here / "cifar10.npz").write_bytes(b"no archive")
-    (here / "file").write_text("")
+def test_what_is_broken_is_told_with_what_to_do_and_exit_code_1(folder, capsys, monkeypatch):
+    (folder / "cifar10.npz").write_bytes(b"no archive")
+    (folder / "file").write_text("")
     monkeypatch.setattr(doctor, "PARTS", {name: doctor.PARTS[name] for name in ("data", "writing")})
     assert main(["doctor", "--data-dir", ".", "--runs", "file/runs"]) == 1
     out, err = capsys.readouterr()
@@ -54,16 +47,16 @@ def test_what_is_broken_is_told_with_what_to_do_and_exit_code_1(here, capsys, mo
     assert err.startswith("mixcli doctor: error: doctor: 2 broken: cifar10, runs. ") and err.count("\n") == 1
 
 
-def test_settings_of_training_and_a_small_memory_break_no_data(here, monkeypatch):
-    food_101(here)
+def test_settings_of_training_and_a_small_memory_break_no_data(folder, monkeypatch):
+    food_101(folder)
     monkeypatch.setattr(folders.os, "sysconf", lambda name: 4096 if name == "SC_PAGE_SIZE" else 2**10)
-    found = looked("data", resize=32, normalise="imagenet", data_dir=str(here))
+    found = looked("data", resize=32, normalise="imagenet", data_dir=str(folder))
     assert found["digits"].state == "fine"
     assert found["food-101"].state == "warning" and "GiB of memory" in found["food-101"].told
     assert {f.state for name, f in found.items() if name not in ("digits", "food-101")} == {"note"}
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_once(here, monkeypatch):
+def test_a_folder_that_cannot_be_written_to_is_told_once(folder, monkeypatch):
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
 
@@ -81,7 +74,7 @@ def test_the_trainings_are_as_deterministic_as_the_setting_promises(monkeypatch)
     assert [train.deterministic for train in settings] == [False, False]
 
 
-def test_a_part_that_fails_is_a_finding_and_the_others_go_on(here, monkeypatch):
+def test_a_part_that_fails_is_a_finding_and_the_others_go_on(folder, monkeypatch):
     def fails(train):
         raise RuntimeError("first line\nsecond")
 
@@ -91,11 +84,11 @@ def test_a_part_that_fails_is_a_finding_and_the_others_go_on(here, monkeypatch):
     assert found[1].name == "runs" and found[1].state == "fine"
 
 
-def test_the_home_folder_is_not_told(here, monkeypatch):
-    monkeypatch.setattr(Path, "home", lambda: here)
+def test_the_home_folder_is_not_told(folder, monkeypatch):
+    monkeypatch.setattr(Path, "home", lambda: folder)
     monkeypatch.setattr(doctor, "PARTS", {"data": doctor.PARTS["data"]})
-    told = json.dumps(doctor.document(doctor.examine(Train(data_dir=str(here / "sets")))))
-    assert str(here) not in told and "~/sets/cifar10.npz" in told
+    told = json.dumps(doctor.document(doctor.examine(Train(data_dir=str(folder / "sets")))))
+    assert str(folder) not in told and "~/sets/cifar10.npz" in told
 
 
 def test_an_old_python_and_a_package_that_is_old_or_missing_are_broken(monkeypatch):
@@ -114,7 +107,7 @@ def test_more_threads_than_cores_are_a_warning(monkeypatch):
     assert looked("machine", threads=1)["threads"].state == "fine"
 
 
-def test_a_file_system_without_locks_is_a_warning(here, monkeypatch):
+def test_a_file_system_without_locks_is_a_warning(folder, monkeypatch):
     def refuse(*_):
         raise OSError("no locks")
 

@@ -4,32 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from pathlib import Path
 
 import pytest
 
 from mixcli.cli import main
 from mixcli.errors import UserError
-from mixcli.report import robustness
-from mixcli.report.probes import figures
-from mixcli.studies import design, follow, workers
+from mixcli.studies import design, follow
 from mixcli.studies.corruptions import robustness as corruption_robustness
-from mixcli.studies.design import Typed
 from mixcli.studies.probes import probing
 from mixcli.studies.scores import Score
-from tests.studies.study import ARMS, TINY, Here, digests, write
+from mixcli.studies.written import Typed
+from tests.studies.study import ARMS, TINY, digests, write
 
 FOLLOWING = 'metric = "corruptions.mean"\nfollow = ["corruptions", "calibration"]\n' + TINY + ARMS
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    for variable in [name for name in os.environ if name.startswith("MIXCLI_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(workers, "Local", Here)
-    monkeypatch.setattr(robustness, "figure", lambda summaries: {"figure.png": b"", "figure.pdf": b""})
+def following(here, undrawn_corruptions):
     write(FOLLOWING)
 
 
@@ -130,7 +122,7 @@ def test_the_compared_mean_is_the_first_that_all_runs_have():
 
 
 @pytest.fixture
-def probed(monkeypatch):
+def probed(monkeypatch, undrawn_probes):
     """What is probed: (probe, run), each time."""
     found, headlines = [], probing.headlines
 
@@ -139,7 +131,6 @@ def probed(monkeypatch):
         return headlines(asked, checkpoint, reporter)
 
     monkeypatch.setattr(probing, "headlines", counted)
-    monkeypatch.setattr(figures, "saved", lambda drawn: {"png": b"", "pdf": b""})
     return found
 
 

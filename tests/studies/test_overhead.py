@@ -12,17 +12,13 @@ import pytest
 from mixcli.cli import main
 from mixcli.engine import training
 from mixcli.studies import design, overhead
-from mixcli.studies.design import Typed
 from mixcli.studies.overhead import Block
+from mixcli.studies.written import Typed
 from tests.studies.study import ARMS, TINY, write
 
+pytestmark = pytest.mark.usefixtures("folder")
+
 TIMED = TINY + ARMS + "[timing]\nwarm_up = 3\nsteps = 4\nblocks = 3\n[timing.published]\nmixup = 1.11\n"
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_blocks_are_timed_after_the_warm_up_in_an_order_that_is_reversed_every_second_time(monkeypatch, capsys):

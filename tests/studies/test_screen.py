@@ -4,34 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mixcli.cli import main
 from mixcli.errors import UserError
-from mixcli.studies import ablation, design, workers
-from mixcli.studies.design import Typed
+from mixcli.studies import ablation, design
+from mixcli.studies.written import Typed
 from tests.studies.study import ARMS, TINY, Here, write
+
+pytestmark = pytest.mark.usefixtures("here")
 
 LONG = TINY.replace("epochs = 2", 'epochs = 6\nschedule = "step"\nstep_every = 4')
 AXES = LONG + ARMS + '[arms.blend]\nmethod = "synermix"\n[axes.blend]\nbeta = [0.0, 0.1]\n'
 PLACEBOS = (
     '[placebos.clean-ce]\nweights = "single"\n[placebos.longer]\nepochs = 12\n[tiny.placebos.longer]\nepochs = 2\n'
 )
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Here]]:
-    for variable in [name for name in os.environ if name.startswith("MIXCLI_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(workers, "Local", Here)
-    Here.ran = []
-    yield Here
 
 
 def read(text: str, **typed: object) -> design.Design:

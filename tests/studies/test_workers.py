@@ -12,7 +12,7 @@ import pytest
 from mixcli.cli import main
 from mixcli.errors import UserError
 from mixcli.runs import Run
-from mixcli.studies import design, workers
+from mixcli.studies import design, workers, written
 from tests.studies import study_trials
 from tests.studies.study import Here, digests, write
 from tests.studies.study_trials import CELLS, STUDY, at_work, ended, finished, orphans, start, until
@@ -100,7 +100,7 @@ def test_what_no_cell_could_start_with_is_refused_before_the_first_run(tmp_path:
 
 def test_a_full_disk_ends_the_study_with_what_is_done_kept(tmp_path: Path) -> None:
     write(STUDY, str(tmp_path / "small.toml"))
-    study = design.read(design.Typed(str(tmp_path / "small.toml")), {"runs": str(tmp_path / "runs")}, {})
+    study = design.read(written.Typed(str(tmp_path / "small.toml")), {"runs": str(tmp_path / "runs")}, {})
     told: list[workers.Ended] = []
     queue, worker = workers.Queue(study.first_cells(), told.append), Stub()
     worker.cell = queue.take()

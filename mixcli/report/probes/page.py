@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from mixcli.errors import printable
-from mixcli.report.export import Section, in_markdown
+from mixcli.report.export import Section, in_markdown, table_in_markdown
 from mixcli.report.probes import figures
 
 PIXELS = 104  # of the page for an inch of a figure, so that letters are as large in all
@@ -62,10 +62,7 @@ def _markdown(told: str, chapters: Sequence[Chapter], left_out: Mapping[str, str
         yield f"\n## {chapter.name}\n\n*{in_markdown(chapter.question)}*"
         yield from (f"\n![{chapter.name}]({name})" for name in chapter.pictures())
         for section in chapter.sections():
-            yield ""
-            yield f"| {' | '.join(map(in_markdown, section.headings))} |"
-            yield f"|{':---|'}{'---:|' * (len(section.headings) - 1)}"
-            yield from (f"| {' | '.join(map(in_markdown, row))} |" for row in section.rows)
+            yield from table_in_markdown(section)
         yield ""
         yield from (f"- {in_markdown(line)}" for line in chapter.findings.remarks)
     if left_out:

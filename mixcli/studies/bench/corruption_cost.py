@@ -29,8 +29,8 @@ from mixcli.corruptions.generated import Generated
 from mixcli.corruptions.parameters import NAMES
 from mixcli.data import sources
 from mixcli.errors import UserError, nearest
+from mixcli.recipe import Train
 from mixcli.sampling import Random
-from mixcli.settings import Train
 from mixcli.studies.bench import corruption_loops
 from mixcli.studies.bench.benchmark import environment, one_thread
 

@@ -33,21 +33,9 @@ from mixcli import options
 from mixcli.engine.device import prepare
 from mixcli.methods import supervised
 from mixcli.mix import Context, implementation
+from mixcli.recipe import Train
 from mixcli.sampling import Random
-from mixcli.settings import (
-    METHODS,
-    AGMix,
-    CutMix,
-    FMix,
-    GMix,
-    GridMix,
-    MiAMix,
-    Mixing,
-    MixUp,
-    ResizeMix,
-    SmoothMix,
-    Train,
-)
+from mixcli.settings import METHODS, AGMix, CutMix, FMix, GMix, GridMix, MiAMix, Mixing, MixUp, ResizeMix, SmoothMix
 from mixcli.studies.bench.benchmark import Clock, clock_of, environment, one_thread, ratio
 
 CHANNELS, CLASSES = 3, 100

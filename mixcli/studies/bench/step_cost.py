@@ -34,9 +34,10 @@ from mixcli.engine.stopping import Stop
 from mixcli.engine.timing import Clock
 from mixcli.engine.training import Silent, Training
 from mixcli.mix import Batch, implementation
+from mixcli.recipe import Facts, Train, complete
 from mixcli.runs import Run
 from mixcli.sampling import Random
-from mixcli.settings import METHODS, Facts, Method, Mixing, NoMixing, Train, complete
+from mixcli.settings import METHODS, Method, Mixing, NoMixing
 from mixcli.studies.bench.benchmark import clock_of, environment, ratio
 
 PARTS = ("data", "plan", "forward", "backward", "optimizer")

@@ -34,6 +34,7 @@ from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
 from mixcli.files import as_json
 from mixcli.report import robustness
+from mixcli.report.rows import as_csv
 from mixcli.sampling import Random
 from mixcli.studies import significance, subjects
 from mixcli.studies.calibration import BIASED_BELOW, calibration
@@ -467,9 +468,9 @@ def _finished(one: Tested, cells: Cells, dataset: str, baseline: Baseline | None
         rows = list(_csv_rows(one, cells, dataset))
         paired = {cell: row for cell, row in results.rows.items() if cells.paired or cell != CLEAN}
         files = {
-            corruption_results.CELLS: robustness.csv(rows),
+            corruption_results.CELLS: as_csv(rows),
             corruption_results.BITS: corruption_results.packed(paired, cells.index, cells.labels, cells.label),
-            "cost.csv": robustness.csv(_costs(results)),
+            "cost.csv": as_csv(_costs(results)),
             "environment.json": as_json(one.machine.describe() | _versions(), indent=1),
         }
         return results.finish(files | robustness.files([summary]), summary)

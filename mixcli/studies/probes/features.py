@@ -21,7 +21,7 @@ import numpy as np
 
 from mixcli.data.sources import Split, digest
 from mixcli.errors import UserError
-from mixcli.files import as_json, told, write_atomic
+from mixcli.files import as_json, make_folder, write_atomic
 
 FORMAT = 1
 MANIFEST = "manifest.json"  # written last: where it is, all is there
@@ -76,8 +76,7 @@ def read(root: Path, identity: Mapping[str, Any]) -> Features | None:
 def write(root: Path, identity: Mapping[str, Any], found: Features) -> None:
     """Keeps an entry, its manifest last. Raises UserError: disk_full, io."""
     folder = root / key(identity)
-    with told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     (folder / MANIFEST).unlink(missing_ok=True)
     digests = {}
     for name, array in {**found.values, "labels": found.labels, "index": found.index}.items():

@@ -17,9 +17,9 @@ from typing import Any
 
 import pandas as pd
 
-from mixcli.files import as_json, told, write_atomic
-from mixcli.report import robustness
+from mixcli.files import as_json, make_folder, write_atomic
 from mixcli.report.probes import figures
+from mixcli.report.rows import as_csv
 
 FORMAT = 1
 
@@ -60,9 +60,8 @@ class Findings:
     def write(self, folder: Path, name: str | None = None) -> Path:
         """Its files in `folder`, each whole or not there; returns the folder. Raises UserError: disk_full, io."""
         name = name or str(self.about.get("files", self.about["probe"]))
-        with told(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        table = robustness.csv(self.rows())
+        make_folder(folder)
+        table = as_csv(self.rows())
         write_atomic(folder / f"{name}.csv", table)
         for what, drawn in self.page.drawn(self.table, self.about).items():
             for kind, content in figures.saved(drawn).items():

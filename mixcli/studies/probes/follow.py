@@ -20,7 +20,7 @@ from typing import Any
 from mixcli import __version__, options
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
-from mixcli.files import as_json, told, write_atomic
+from mixcli.files import as_json, make_folder, write_atomic
 from mixcli.runs import Run
 from mixcli.studies.follow import Headline, Reporter
 from mixcli.studies.probes import catalogue as probes
@@ -63,8 +63,7 @@ def headlines(asked: Asked, run: Run, reporter: Reporter, checkpoint: Path | Non
     except Unsuited as error:
         reason = str(error)
     path = _path(asked, run, at)
-    with told(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomic(path, as_json({**_identity(asked, run, at), "values": values, "reason": reason}, indent=1))
     return Headline(values, _told(asked, run), _reasons(asked, reason))
 

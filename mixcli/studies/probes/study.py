@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from mixcli.errors import UserError
-from mixcli.files import told, write_atomic
-from mixcli.report import robustness
+from mixcli.files import make_folder, write_atomic
 from mixcli.report.probes import figures
 from mixcli.report.probes import study as page
+from mixcli.report.rows import as_csv
 from mixcli.studies import ablation, significance
 from mixcli.studies.design import Design
 from mixcli.studies.follow import Headline
@@ -211,9 +211,8 @@ def _differences(found: Probed) -> Iterator[dict[str, Any]]:
 def _write(
     folder: Path, name: str, values: Iterable[dict[str, Any]], differences: Iterable[dict[str, Any]], drawn: Any
 ) -> None:  # fmt: skip
-    with told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / f"{name}.csv", robustness.csv(list(values)))
-    write_atomic(folder / f"{name}-comparisons.csv", robustness.csv(list(differences)))
+    make_folder(folder)
+    write_atomic(folder / f"{name}.csv", as_csv(values))
+    write_atomic(folder / f"{name}-comparisons.csv", as_csv(differences))
     for kind, content in figures.saved(drawn).items():
         write_atomic(folder / f"{name}.{kind}", content)

@@ -12,7 +12,8 @@ import torch
 from mixcli.cli import main
 from mixcli.errors import UserError
 from mixcli.methods import supervised
-from mixcli.settings import METHODS, Facts, Mixing, NoMixing
+from mixcli.recipe import Facts
+from mixcli.settings import METHODS, Mixing, NoMixing
 from mixcli.studies.bench import step_cost
 
 TINY = {"pixels": 8, "batch": 10, "classes": 5, "images": 40, "width": 4, "rounds": 1}

@@ -19,22 +19,20 @@ from mixcli.corruptions import digital, official, published
 from mixcli.corruptions.generated import Generated
 from mixcli.data import sources
 from mixcli.errors import UserError
+from mixcli.recipe import Train
 from mixcli.report import robustness
 from mixcli.runs import Run
-from mixcli.settings import Train
 from mixcli.studies.corruptions import results as corruption_results
 from mixcli.studies.corruptions.robustness import Asked, evaluate
 from tests.engine import harness
 from tests.image_folders import WNIDS, class_folders, corrupted, tiny_imagenet
-from tests.studies.corruptions.test_robustness import Heard, naive, refused
+from tests.studies.corruptions.test_robustness import naive, refused
+from tests.studies.heard import Heard
+
+pytestmark = pytest.mark.usefixtures("undrawn_corruptions")
 
 WORDS = WNIDS[::-1]  # in the order of wnids.txt
 TWO = {"corruptions": "fog,frost", "severities": "1,3"}  # the four cells that are there
-
-
-@pytest.fixture(autouse=True)
-def no_figures(monkeypatch):
-    monkeypatch.setattr(robustness, "figure", lambda summaries: {"figure.png": b"", "figure.pdf": b""})
 
 
 @pytest.fixture(scope="module")

@@ -29,32 +29,12 @@ from mixcli.studies.corruptions.cells import chosen_images
 from mixcli.studies.corruptions.means import Panel
 from mixcli.studies.corruptions.robustness import Asked, evaluate, seen_in_training
 from tests.engine import harness
+from tests.studies.heard import Heard
+
+pytestmark = pytest.mark.usefixtures("undrawn_corruptions")
 
 COSTS = ("cost.csv", "environment.json", "lock")
 SHORT = {"per_cell": 30, "corruptions": "fog,contrast"}  # ten cells of thirty images
-
-
-class Heard:
-    """A reporter that remembers, and asks `stop` to stop at a line."""
-
-    def __init__(self, stop=None, at=""):
-        self.lines, self.warnings, self.stop, self.at = [], [], stop, at
-
-    def note(self, line):
-        self.lines.append(line)
-        if self.stop is not None and self.at in line:
-            self.stop.deadline = 0.0
-
-    def warn(self, subject, problem):
-        self.warnings.append(f"{subject}: {problem}")
-
-
-@pytest.fixture(autouse=True)
-def figure(monkeypatch):
-    """Figures take half a second; most tests do without. Returns the function that draws them."""
-    draw = robustness.figure
-    monkeypatch.setattr(robustness, "figure", lambda summaries: {"figure.png": b"", "figure.pdf": b""})
-    return draw
 
 
 @pytest.fixture(scope="module")
@@ -226,8 +206,8 @@ def test_the_last_epochs_averaged_weights_are_taken_where_a_run_has_them(tmp_pat
 # Going on, and repeating
 
 
-def test_a_repeated_evaluation_leaves_the_same_bytes(runs, tmp_path, figure, monkeypatch):
-    monkeypatch.setattr(robustness, "figure", figure)
+def test_a_repeated_evaluation_leaves_the_same_bytes(runs, tmp_path, undrawn_corruptions, monkeypatch):
+    monkeypatch.setattr(robustness, "figure", undrawn_corruptions)
     for name in ("a", "b"):
         run(runs, out=tmp_path / name, **SHORT)
     first, second = contents(tmp_path / "a"), contents(tmp_path / "b")

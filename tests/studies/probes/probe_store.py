@@ -1,4 +1,4 @@
-"""Tiny runs for probes to look at, nets whose answers are known, and a reporter that remembers."""
+"""Tiny runs for probes to look at, and nets whose answers are known."""
 
 from __future__ import annotations
 
@@ -15,22 +15,9 @@ from mixcli.studies.probes import catalogue as probes
 from mixcli.studies.probes import probing
 from mixcli.studies.probes.probing import Asked, Probed
 from tests.engine import harness
+from tests.studies.heard import Heard
 
 FACTS = {"per_class": 12, "val_fraction": 0.1}
-
-
-class Heard:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.warnings: list[str] = []
-
-    def note(self, line: str) -> None:
-        self.lines.append(line)
-
-    def warn(self, subject: str, problem: str) -> None:
-        self.warnings.append(f"{subject}: {problem}")
 
 
 def train(root: Path, method: str = "none", **changes: Any) -> Path:

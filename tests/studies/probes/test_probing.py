@@ -15,19 +15,14 @@ from mixcli.runs import Run
 from mixcli.studies.probes import catalogue as probes
 from mixcli.studies.probes import features, linearity, probing
 from mixcli.studies.probes.probing import Asked
+from tests.studies.heard import Heard
 from tests.studies.probes import probe_store
-from tests.studies.probes.probe_store import Heard, probe, run_of, suited
+from tests.studies.probes.probe_store import probe, run_of, suited
+
+pytestmark = pytest.mark.usefixtures("undrawn_probes")
 
 EVERY = sorted(probes.PROBES)
 NUMBERS = ["dev_norm", "dev_norm_low", "dev_norm_high", "dev_spread", "dev_spread_low", "dev_spread_high"]
-
-
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch):
-    """Figures take most of a second; most tests do without. Returns the function that saves them."""
-    saved = figures.saved
-    monkeypatch.setattr(figures, "saved", lambda drawn: {"png": b"", "pdf": b""})
-    return saved
 
 
 @pytest.fixture(scope="module")
@@ -204,8 +199,8 @@ def test_all_epochs_are_those_that_the_run_kept_and_the_last_one_once(runs):
     assert error.value.exit_code == 2
 
 
-def test_each_checkpoint_gets_its_own_files_and_the_first_the_joint_ones(runs, undrawn, monkeypatch):
-    monkeypatch.setattr(figures, "saved", undrawn)
+def test_each_checkpoint_gets_its_own_files_and_the_first_the_joint_ones(runs, undrawn_probes, monkeypatch):
+    monkeypatch.setattr(figures, "saved", undrawn_probes)
     found = probe("linearity", run_of(runs, "mixup"), against=(run_of(runs),))
     main, other = (probing.Path(run_of(runs, m), "studies") for m in ("mixup", "none"))
     for folder, name in ((main, "linearity-joint"), (main, "linearity"), (other, "linearity")):
@@ -221,8 +216,8 @@ def test_each_checkpoint_gets_its_own_files_and_the_first_the_joint_ones(runs, u
         assert joint[column].notna().all() or column == "digest", column
 
 
-def test_equal_findings_give_equal_bytes(runs, undrawn, monkeypatch):
-    monkeypatch.setattr(figures, "saved", undrawn)
+def test_equal_findings_give_equal_bytes(runs, undrawn_probes, monkeypatch):
+    monkeypatch.setattr(figures, "saved", undrawn_probes)
     folder = probing.Path(run_of(runs), "studies")
 
     def contents():

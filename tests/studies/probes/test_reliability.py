@@ -4,18 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from mixcli.report.probes import figures
 from mixcli.studies.corruptions import robustness as corruption_robustness
 from mixcli.studies.probes import probing
+from tests.studies.heard import Heard
 from tests.studies.probes import probe_store
-from tests.studies.probes.probe_store import Heard, probe, run_of
+from tests.studies.probes.probe_store import probe, run_of
+
+pytestmark = pytest.mark.usefixtures("undrawn_probes")
 
 SCORES = ("top1", "top5", "nll", "brier", "ece15", "ece_adaptive", "rms_adaptive", "conf_minus_acc")
-
-
-@pytest.fixture(autouse=True)
-def undrawn(monkeypatch):
-    monkeypatch.setattr(figures, "saved", lambda drawn: {"png": b"", "pdf": b""})
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +28,7 @@ def scores(table, scaling="none"):
     return table[(table["row"] == "scores") & (table["scaling"] == scaling)].iloc[0]
 
 
-def test_clean_columns_are_those_of_eval_corruptions(store, tmp_path, monkeypatch):
-    monkeypatch.setattr(corruption_robustness.robustness, "figure", lambda s: {"figure.png": b"", "figure.pdf": b""})
+def test_clean_columns_are_those_of_eval_corruptions(store, tmp_path, undrawn_corruptions):
     asked = corruption_robustness.Asked("digits-c", (run_of(store),), corruptions="contrast", severities="1",
                                         out=tmp_path / "c")  # fmt: skip
     [theirs] = corruption_robustness.evaluate(asked, Heard())["checkpoints"]

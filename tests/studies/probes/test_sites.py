@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from mixcli.catalogue import NETS
 from mixcli.errors import UserError
 from mixcli.nets.building import build
 from mixcli.nets.staged import StagedNet
 from mixcli.sampling import Random
-from mixcli.settings import NETS
 from mixcli.studies.probes import sites
 
 
