@@ -110,7 +110,8 @@ class Mix:
         where(keep == 1, own, lerp(other, own, keep)), not two products: a self-mix returns its bits, a NaN in the
         partner stays out where keep = 1, and nothing leaves the range of the sources. More than two sources are clamped
         to their range.
-        Half precision is mixed in float32 and cast back. Raises ValueError where a mask has another size than the rows.
+        Half precision is mixed in float32 and cast back. Raises ValueError where a mask has another size than the rows,
+        or, on a CPU, where a source is none of the rows: MiAMix takes partners from a second view below the first.
         """
         if not rows.is_floating_point():
             raise TypeError(f"mixing needs floating-point rows, got {rows.dtype}")
@@ -125,7 +126,10 @@ class Mix:
             return _pasted(work, own, partner, self._box)
         keep = _fit(_drawn_once(self.keep), own).to(own.dtype)
         if plain:
-            return _mixed_in_pieces(work, partner, keep, self.form)
+            try:
+                return _mixed_in_pieces(work, partner, keep, self.form)
+            except IndexError as error:
+                raise ValueError(f"a partner is none of the {len(work)} rows: is a second view missing?") from error
         other = work[partner] if self.place is None else self.place(work[partner])
         mixed = other if self.form == "binary" else torch.lerp(other, own, keep)
         return mixed if self.form == "partial" else torch.where(keep == 1, own, mixed)

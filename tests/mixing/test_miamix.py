@@ -307,3 +307,8 @@ def test_who_is_not_drawn_to_be_mixed_is_not_mixed_with_itself_either(pairing, l
     settings = MiAMix(probability=0, pairing=pairing, p_self=1)
     mix = miamix.draw(settings, Context((8, 6, 6), labels, 8), Random(0, "mix"))
     assert (mix.keep == 1).all() and (mix.notes["layers"] == 0).all()
+
+
+def test_a_second_view_that_is_missing_is_told():
+    with pytest.raises(ValueError, match="8 rows: is a second view missing"):
+        drawn(MiAMix(per="sample")).images(torch.rand(8, 3, 8, 8))
