@@ -98,7 +98,7 @@ class Mix:
             return self.weight.mean(dim=(2, 3, 4), dtype=torch.float64).float()
         assert self.keep is not None
         own = _means(_drawn_once(self.keep), self.form) if self._box is None else _outside(self._box, self.keep)
-        return torch.stack([own, 1 - own]).expand(2, len(self.keep))
+        return torch.cat([own, 1 - own]).view(2, -1).expand(2, len(self.keep))
 
     @property
     def _box(self) -> Box | None:

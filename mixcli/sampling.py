@@ -36,12 +36,11 @@ class Random:
     rank: int | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    @cached_property
+    @property
     def key(self) -> int:
         """128 bits, a stable digest of the name (never Python's `hash`, which changes between processes)."""
-        return int.from_bytes(self._digest, "little")
+        return int.from_bytes(self._digest(), "little")
 
-    @cached_property
     def _digest(self) -> bytes:
         name = repr((self.seed, self.purpose, self.step, self.rank)).encode()
         return hashlib.blake2b(name, digest_size=16).digest()
@@ -49,7 +48,7 @@ class Random:
     @cached_property
     def host(self) -> Generator:
         """The host-side generator, Philox under this key; draws continue where the last one stopped."""
-        return Generator(Philox(_Words(self._digest)))  # type: ignore[arg-type]
+        return Generator(Philox(_Words(self._digest())))  # type: ignore[arg-type]
 
     @cached_property
     def _generator(self) -> torch.Generator:

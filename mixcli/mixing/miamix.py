@@ -188,9 +188,8 @@ def _changes(settings: MiAMix, hard: np.ndarray, rng: Generator) -> Changes:
     drawn = rng.random((5, len(hard)))
     blurred, five, bent = drawn[0] < settings.p_smooth, drawn[1] < 0.5, drawn[2] < settings.p_affine
     wide, narrow = hard[blurred & five], hard[blurred & ~five]
-    angle, slant = 2 * drawn[3:, bent] - 1
-    angle *= math.radians(settings.rotation)
-    slant *= math.radians(settings.shear)
+    angle = math.radians(settings.rotation) * (2 * drawn[3][bent] - 1)
+    slant = math.radians(settings.shear) * (2 * drawn[4][bent] - 1)
     return Changes(np.concatenate([wide, narrow]), len(wide), hard[bent], angle, slant)
 
 
