@@ -21,7 +21,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -77,6 +77,25 @@ def short(reference: str) -> str:
     """What a run's folder is named after: the file's stem, or the name that a package offers."""
     found = IN_A_FILE.fullmatch(_split(reference)[0])
     return undated(reference) if found is None else Path(found["path"]).stem
+
+
+def told_apart(references: Sequence[str]) -> list[str]:
+    """What a table calls each of several: its name in the file, where two are alike the file's name too, else all of it.
+
+    A net goes by its file's name, for a function that builds one is called `build`. What is in no file stays as it is.
+    """
+    forms = [_forms(reference) for reference in references]
+    alone = [[form for n, form in enumerate(own) if [other[n] for other in forms].count(form) == 1] for own in forms]
+    return [[*found, reference][0] for found, reference in zip(alone, references, strict=True)]
+
+
+def _forms(reference: str) -> tuple[str, str]:
+    """Two short names for a reference, the shorter one first."""
+    found = IN_A_FILE.fullmatch(_split(reference)[0])
+    if found is None:
+        return reference, reference
+    name, file = found["name"], Path(found["path"])
+    return (file.stem if name == "build" else name), f"{file.name}:{name}"
 
 
 def same(one: object, other: object) -> bool:

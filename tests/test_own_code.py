@@ -304,6 +304,28 @@ def test_a_study_has_arms_and_axes_of_it_and_its_workers_find_it(here, capsys):
     assert "mine" in capsys.readouterr().out
 
 
+def test_an_arm_of_a_study_is_called_by_its_class_and_by_its_file_where_two_are_alike(here, capsys):
+    (here / "deep").mkdir()
+    for place in ("other.py", "deep/my_mix.py"):
+        (here / place).write_text(EXAMPLE.read_text() + f"# {place}\n")
+    (here / "my_net.py").write_text(PLAIN)
+
+    def arms(*words: str) -> list[str]:
+        code, document = run(capsys, "ablate", *words, "--seeds", "1", "--dry-run")
+        assert code == 0, document["error"]
+        return [arm["arm"] for arm in document["result"]["arms"]]
+
+    mine, other, deep = (f"{here}/{place}:Stripes" for place in ("my_mix.py", "other.py", "deep/my_mix.py"))
+    assert arms("--axis", "stripes=2,5", "--method", mine) == ["Stripes stripes=2", "Stripes stripes=5"]
+    assert arms("--axis", f"method=cutmix,{mine}") == ["none method=cutmix", "none method=Stripes"]
+    pair = arms("--axis", f"method={mine},{other}", "--baseline", "method=other.py:Stripes")
+    assert pair == ["none method=my_mix.py:Stripes", "none method=other.py:Stripes"]
+    same = arms("--axis", f"method={mine},{other},{deep}")
+    assert same == [f"none method={mine}", "none method=other.py:Stripes", f"none method={deep}"]
+    nets = arms("--axis", f"net=small,{here}/my_net.py:build")
+    assert nets == ["none net=small", "none net=my_net"]
+
+
 def test_one_file_in_two_places_is_one_arm(here, capsys):
     (here / "there").mkdir()
     (here / "there" / "my_mix.py").write_text((here / "my_mix.py").read_text())

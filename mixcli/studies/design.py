@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mixcli import options, runs, settings
+from mixcli import options, own_code, runs, settings
 from mixcli.engine import job
 from mixcli.engine.job import Job
 from mixcli.errors import UserError, nearest
@@ -392,7 +392,8 @@ def _typed_axes(typed: Typed, train: Mapping[str, Any]) -> Source:
             raise UserError("usage", f"--axis {key}", "given twice")
         axes[key] = _split(values, f"--axis {key}")
     method = layer.get("method")
-    arm = str(method.value) if method is not None else Train.model_fields["method"].get_default().name
+    named = Train.model_fields["method"].get_default().name if method is None else str(method.value)
+    [arm] = own_code.told_apart([named])
     written = json.dumps({k: str(g.value) for k, g in sorted(layer.items()) if options.is_hashed(k)})
     name = f"{arm}-by-{'-'.join(axes)}-{hashlib.sha256(written.encode()).hexdigest()[:6]}"
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-80:].lstrip("._-")
@@ -567,9 +568,9 @@ class _Maker:
         for key, values in axes.items():
             self._check_axis(name, key, values)
         made: dict[str, tuple[Arm, tuple[Given, ...]]] = {}
-        for point in product(*axes.values()):
-            at = dict(zip(axes, point, strict=True))
-            arm = self._arm(" ".join([name, ", ".join(f"{k}={_shown(g)}" for k, g in at.items())]).strip(), name, at)
+        for at, value in _points(axes):
+            point = tuple(at.values())
+            arm = self._arm(f"{name} {value}".strip(), name, at)
             self.points[arm.name] = name, at
             twin = made.get(arm.cells[0].job.run.id)
             if twin is not None:
@@ -600,9 +601,7 @@ class _Maker:
         for key, values in axes.items():
             self._check_axis(name, key, values)
         found: dict[str, Option] = {}
-        for point in product(*axes.values()):
-            at = dict(zip(axes, point, strict=True))
-            value = ", ".join(f"{k}={_shown(g)}" for k, g in at.items())
+        for at, value in _points(axes):
             trial = self._arm(f"{name} {value}", name, {**at, "val_fraction": share}, trial_seeds)
             if value in found:
                 raise UserError("config", place, f"{value} stands twice")
@@ -729,6 +728,14 @@ def _values(given: Given) -> list[Given]:
     if not isinstance(given.value, list) or not given.value:
         raise UserError("config" if not given.text else "usage", given.origin, "no values", expected="a list of them")
     return [Given(value, f"{given.origin}[{k}]", given.text) for k, value in enumerate(given.value)]
+
+
+def _points(axes: Mapping[str, list[Given]]) -> Iterator[tuple[Layer, str]]:
+    """Every combination of the axes' values, and what it is called: `alpha=0.2, inter=Stripes`."""
+    told = {key: own_code.told_apart([_shown(given) for given in values]) for key, values in axes.items()}
+    for places in product(*(range(len(values)) for values in axes.values())):
+        at = dict(zip(axes, places, strict=True))
+        yield {key: axes[key][n] for key, n in at.items()}, ", ".join(f"{key}={told[key][n]}" for key, n in at.items())
 
 
 def _shown(given: Given) -> str:
