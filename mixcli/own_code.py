@@ -80,7 +80,7 @@ def short(reference: str) -> str:
 
 
 def told_apart(references: Sequence[str]) -> list[str]:
-    """What a table calls each of several: its name in the file, where two are alike the file's name too, else all of it.
+    """What a table calls each of several: its name, where two are alike the name of the file too, else all of it.
 
     A net goes by its file's name, for a function that builds one is called `build`. What is in no file stays as it is.
     """
