@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import os
@@ -350,6 +351,20 @@ def _implement(cls: type[Method], module: ModuleType, place: str, option: str) -
         where = place.rpartition(":")[0] or module.__name__
         raise UserError("config", option, f"{where} lacks {', '.join(lacking)}", hint=beside)
     setattr(cls, part, module.__name__)
+
+
+def candidate(cls: type[Method], option: str) -> type[Mixing]:
+    """Somebody's own mixing as one that MiAMix can draw masks of. Raises UserError where it has no masks of its own."""
+    if issubclass(cls, Recorded):
+        return cls
+    if not issubclass(cls, Mixing) or cls.moves:
+        problem = f"{cls.name} {'moves its source' if issubclass(cls, Mixing) else 'is no mixing'}"
+        raise UserError("config", option, f"{problem} and cannot be a candidate", expected="a mixing with masks()")
+    if not callable(getattr(importlib.import_module(cls.drawing), "masks", None)):
+        problem = f"{_split(cls.reference)[0]} cannot be a candidate: its file lacks masks()"
+        raise UserError("config", option, problem, expected="masks(settings, share, size, random) -> Masks",
+                        hint="As in examples/my_mix.py")  # fmt: skip
+    return cls
 
 
 class Recorded(Mixing, extra="allow"):
