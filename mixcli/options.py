@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
 
@@ -36,7 +37,7 @@ from mixcli.fields import (
     tables,
 )
 from mixcli.recipe import Facts, Train
-from mixcli.settings import CANDIDATES_SHARE, METHODS, Method, NoMixing, Settings, candidates
+from mixcli.settings import CANDIDATES_SHARE, METHODS, Method, NoMixing, Settings, candidates, own_candidates
 
 VARIABLE = "MIXCLI_"
 SHORT_VARIABLES = {"MIXCLI_DATA": "data_dir"}
@@ -108,12 +109,15 @@ def _found_again(table: dict[str, Any], typed: Mapping[str, str | bool | None], 
     """The settings of a run whose own code lies in files, where it is typed to lie now if the content is the same."""
     inside = {k: _found_again(v, typed, f"{prefix}{k}_") for k, v in table.items() if isinstance(v, dict)}
     found = {**table, **inside}
-    for name in ("method", "net"):
+    for name in ("method", "net", "methods"):
         key = prefix.removesuffix("_") if prefix and name == "method" else prefix + name
-        if own_code.in_a_file(typed.get(key)) and own_code.in_a_file(found.get(name)):
-            now = own_code.load(str(typed[key]), flag(key)).reference
-            if own_code.anonymous(now) == own_code.anonymous(str(found[name])):
-                found[name] = now
+        words = [word.strip() for word in str(typed.get(key) or "").split(",")]
+        now = [own_code.load(word, flag(key)).reference for word in words if own_code.in_a_file(word)]
+        places = {own_code.anonymous(reference): reference for reference in now}
+        if isinstance(found.get(name), list):
+            found[name] = [places.get(own_code.anonymous(str(one)), one) for one in found[name]]
+        elif name in found:
+            found[name] = places.get(own_code.anonymous(str(found[name])), found[name])
     return found
 
 
@@ -202,8 +206,9 @@ def _build(cls: type[Settings], given: Layer, prefix: str = "") -> Settings:
             values |= {name: _build_candidates(inside, f"{prefix}{name}_", len(name) + 1)} if inside else {}
         elif name in rest:
             source = rest.pop(name)
-            value = parse(field, source)
+            value: Any = parse(field, source)
             value = _pinned(value, source) if cls is Train and name == "net" else value
+            value = _with_own(value, source) if extra(field).get("names_candidates") else value
             # A file that spells a default out, as every settings.toml does, has not chosen it.
             values |= {} if not source.text and value == field.get_default() else {name: value}
     for key, source in rest.items():
@@ -225,6 +230,19 @@ def _pinned(net: str | None, given: Given) -> str | None:
         return net
     own = own_code.net(net, given.origin)
     return net if own is None else own.reference
+
+
+def _with_own(names: tuple[str, ...], given: Given) -> tuple[str, ...]:
+    """The names of candidates, somebody's own ones loaded and with the digest of their source."""
+    found = []
+    for name in names:
+        cls = None if name in METHODS else class_of(replace(given, value=name))
+        if cls is not None:
+            made = own_code.candidate(cls, given.origin)
+            if given.trusted or made.reference not in own_candidates:  # what can be drawn is not given up for a record
+                own_candidates[made.reference] = made
+        found.append(name if cls is None else cls.reference)
+    return tuple(found)
 
 
 def _build_method(base: type[Method], field: FieldInfo, name: str, inside: Layer, prefix: str) -> Method | None:
@@ -356,6 +374,8 @@ def _anonymous(value: Any, told: Callable[[str], str] = own_code.anonymous) -> A
     """A flat value without the places of somebody's own code."""
     if isinstance(value, dict):
         return {key: _anonymous(inner, told) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_anonymous(inner, told) for inner in value]
     return told(value) if isinstance(value, str) else value
 
 

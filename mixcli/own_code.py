@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -77,6 +78,25 @@ def short(reference: str) -> str:
     """What a run's folder is named after: the file's stem, or the name that a package offers."""
     found = IN_A_FILE.fullmatch(_split(reference)[0])
     return undated(reference) if found is None else Path(found["path"]).stem
+
+
+def told_apart(references: Sequence[str]) -> list[str]:
+    """What a table calls each of several: its name, where two are alike the name of the file too, else all of it.
+
+    A net goes by its file's name, for a function that builds one is called `build`. What is in no file stays as it is.
+    """
+    forms = [_forms(reference) for reference in references]
+    alone = [[form for n, form in enumerate(own) if [other[n] for other in forms].count(form) == 1] for own in forms]
+    return [[*found, reference][0] for found, reference in zip(alone, references, strict=True)]
+
+
+def _forms(reference: str) -> tuple[str, str]:
+    """Two short names for a reference, the shorter one first."""
+    found = IN_A_FILE.fullmatch(_split(reference)[0])
+    if found is None:
+        return reference, reference
+    name, file = found["name"], Path(found["path"])
+    return (file.stem if name == "build" else name), f"{file.name}:{name}"
 
 
 def same(one: object, other: object) -> bool:
@@ -331,6 +351,20 @@ def _implement(cls: type[Method], module: ModuleType, place: str, option: str) -
         where = place.rpartition(":")[0] or module.__name__
         raise UserError("config", option, f"{where} lacks {', '.join(lacking)}", hint=beside)
     setattr(cls, part, module.__name__)
+
+
+def candidate(cls: type[Method], option: str) -> type[Mixing]:
+    """Somebody's own mixing as one that MiAMix can draw masks of. Raises UserError where it has no masks of its own."""
+    if issubclass(cls, Recorded):
+        return cls
+    if not issubclass(cls, Mixing) or cls.moves:
+        problem = f"{cls.name} {'moves its source' if issubclass(cls, Mixing) else 'is no mixing'}"
+        raise UserError("config", option, f"{problem} and cannot be a candidate", expected="a mixing with masks()")
+    if not callable(getattr(importlib.import_module(cls.drawing), "masks", None)):
+        problem = f"{_split(cls.reference)[0]} cannot be a candidate: its file lacks masks()"
+        raise UserError("config", option, problem, expected="masks(settings, share, size, random) -> Masks",
+                        hint="As in examples/my_mix.py")  # fmt: skip
+    return cls
 
 
 class Recorded(Mixing, extra="allow"):

@@ -10,7 +10,7 @@ options.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -77,7 +77,7 @@ def _told(value: Any) -> str:
     if isinstance(value, dict):
         return "/".join(map(_told, value.values()))
     if isinstance(value, tuple):
-        return "/".join(map(str, value))
+        return "/".join(own_candidates[one].name if one in own_candidates else str(one) for one in value)
     return value.label() if isinstance(value, Method) else str(value)
 
 
@@ -240,8 +240,8 @@ class MiAMix(Pairs, Mixing):
     per: Per = Field("sample", description="draw layers, methods and masks once per batch, or for each image")
     alpha: Alpha = Field(1.0, description="concentration of the Dirichlet law of the shares")
     methods: tuple[str, ...] = Field(
-        ("mixup", "cutmix", "fmix", "gridmix", "agmix"), description="the candidates, by name",
-        json_schema_extra={"rule": "names of mixings, such as mixup,cutmix"})  # fmt: skip
+        ("mixup", "cutmix", "fmix", "gridmix", "agmix"), description="the candidates, by name or path.py:Name",
+        json_schema_extra={"rule": "names of mixings, such as mixup,cutmix", "names_candidates": True})  # fmt: skip
     method_weights: tuple[Annotated[float, Field(ge=0)], ...] | None = Field(
         None, description="their weights, one each; unset: 2 for mixup, 1 for the others",
         json_schema_extra={"rule": "one per method, not negative, not all 0"})  # fmt: skip
@@ -273,8 +273,13 @@ class MiAMix(Pairs, Mixing):
     @property
     def mixings(self) -> tuple[Mixing, ...]:
         """The candidates' settings, in the order of `methods`."""
-        given = {"agmix": _bump(self.tilt, self.rotate, self.scale), **self.candidates}
+        own = {name: own_candidates[name]() for name in self.methods if name in own_candidates}
+        given = {"agmix": _bump(self.tilt, self.rotate, self.scale), **own, **self.candidates}
         return tuple([given[name] if name in given else _candidate(name) for name in self.methods])
+
+    @property
+    def symmetric(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return all(own_candidates[name].symmetric for name in self.methods if name in own_candidates)
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -290,7 +295,7 @@ class MiAMix(Pairs, Mixing):
     def _candidates_can_be_drawn(self):
         if not self.methods:
             raise UserError("config", "methods", "must not be empty")
-        _names_of_candidates("methods", self.methods)
+        _names_of_candidates("methods", self.methods, {**candidates(), **own_candidates})
         weights = self.weights
         if len(weights) != len(self.methods) or not 0 < sum(weights) < math.inf:
             raise UserError("config", "method_weights", "do not fit the methods", got=_listed(weights),
@@ -304,7 +309,9 @@ class MiAMix(Pairs, Mixing):
     @model_validator(mode="after")
     def _nothing_without_effect(self):
         given = self.model_fields_set
-        _names_of_candidates("augmented", self.augmented, *([self.methods] if "augmented" in given else []))
+        own = [own_candidates[name].name for name in self.methods if name in own_candidates]
+        called = [*self.methods, *own] if "augmented" in given else None
+        _names_of_candidates("augmented", self.augmented, [*candidates(), *own], called)
         for key in ("tilt", "rotate", "scale"):
             if key in given and ("agmix" not in self.methods or "agmix" in self.candidates):
                 reason = "is not among the methods" if "agmix" not in self.methods else "has a table of its own"
@@ -322,6 +329,7 @@ class MiAMix(Pairs, Mixing):
         return self
 
 
+own_candidates: dict[str, type[Mixing]] = {}  # somebody's own, by reference, as options.py has loaded them
 CANDIDATES_SHARE = frozenset({"alpha", *Pairs.model_fields})  # given once, for all candidates
 
 
@@ -342,14 +350,15 @@ def candidates() -> dict[str, type[Mixing]]:
     return {name: cls for name, cls in mixings.items() if not (cls.moves or issubclass(cls, MiAMix))}
 
 
-def _names_of_candidates(key: str, names: tuple[str, ...], among: Iterable[str] | None = None) -> None:
-    """Raises UserError unless these are names of candidates, each once, and of `among` where that is given."""
-    known = candidates()
+def _names_of_candidates(
+    key: str, names: tuple[str, ...], known: Collection[str], among: Collection[str] | None = None
+) -> None:
+    """Raises UserError unless these are `known` candidates, each once, and of `among` where that is given."""
     for name in names:
         if name in METHODS and getattr(METHODS[name], "moves", False):
             raise UserError("config", key, f"{name} moves its source and cannot be a candidate", got=_listed(names))
         if name not in known:
-            raise UserError("config", key, "no such candidate", got=name, expected=_listed(known))
+            raise UserError("config", key, "no such candidate", got=name, expected=_listed(candidates()))
         if names.count(name) > 1:
             raise UserError("config", key, f"names {name} twice", got=_listed(names))
         if among is not None and name not in among:

@@ -9,13 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mixcli import options, own_code, toml
+from mixcli import options, own_code, settings, toml
 from mixcli.cli import main
 from mixcli.errors import UserError
+from mixcli.mix import Context, implementation
 from mixcli.report.progress import Reporter
 from mixcli.runs import Run
+from mixcli.sampling import Random
 from mixcli.studies import comparison, ray_workers
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "my_mix.py"
@@ -30,6 +33,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "my_mix.py").write_text(EXAMPLE.read_text())
     yield tmp_path
     own_code.loaded.clear()  # other tests look at every option there is
+    settings.own_candidates.clear()
 
 
 def run(capsys, *argv: str) -> tuple[int, dict]:
@@ -221,7 +225,7 @@ def stopped(capsys, monkeypatch, *argv: str) -> str:
         patch.setattr(Reporter, "epoch", lambda self, row: os.kill(os.getpid(), signal.SIGTERM))
         assert main(["train", "--epochs", "2", "--epoch-steps", "2", *argv]) == 143
     capsys.readouterr()
-    [folder] = Path("runs").glob("*Stripes*")
+    [folder] = Path("runs").glob("digits-*")
     return str(folder)
 
 
@@ -302,6 +306,28 @@ def test_a_study_has_arms_and_axes_of_it_and_its_workers_find_it(here, capsys):
     )
     assert main(["ablate", "study.toml", "--devices", "cpu:1", "--quiet"]) == 0
     assert "mine" in capsys.readouterr().out
+
+
+def test_an_arm_of_a_study_is_called_by_its_class_and_by_its_file_where_two_are_alike(here, capsys):
+    (here / "deep").mkdir()
+    for place in ("other.py", "deep/my_mix.py"):
+        (here / place).write_text(EXAMPLE.read_text() + f"# {place}\n")
+    (here / "my_net.py").write_text(PLAIN)
+
+    def arms(*words: str) -> list[str]:
+        code, document = run(capsys, "ablate", *words, "--seeds", "1", "--dry-run")
+        assert code == 0, document["error"]
+        return [arm["arm"] for arm in document["result"]["arms"]]
+
+    mine, other, deep = (f"{here}/{place}:Stripes" for place in ("my_mix.py", "other.py", "deep/my_mix.py"))
+    assert arms("--axis", "stripes=2,5", "--method", mine) == ["Stripes stripes=2", "Stripes stripes=5"]
+    assert arms("--axis", f"method=cutmix,{mine}") == ["none method=cutmix", "none method=Stripes"]
+    pair = arms("--axis", f"method={mine},{other}", "--baseline", "method=other.py:Stripes")
+    assert pair == ["none method=my_mix.py:Stripes", "none method=other.py:Stripes"]
+    same = arms("--axis", f"method={mine},{other},{deep}")
+    assert same == [f"none method={mine}", "none method=other.py:Stripes", f"none method={deep}"]
+    nets = arms("--axis", f"net=small,{here}/my_net.py:build")
+    assert nets == ["none net=small", "none net=my_net"]
 
 
 def test_one_file_in_two_places_is_one_arm(here, capsys):
@@ -508,3 +534,68 @@ def test_a_changed_net_is_another_run_and_ends_what_rests_on_the_old_one(net, ca
 )
 def test_a_net_that_cannot_be_had_is_told_in_one_line(net, capsys, words, line):
     assert line in refused(capsys, "train", *QUICK, *words)
+
+
+# -- candidates of MiAMix -----------------------------------------------------------------------------------------
+
+CANDIDATES = ["--method", "miamix", "--methods", "mixup,my_mix.py:Stripes"]
+
+
+def test_a_mixing_of_ones_own_is_a_candidate_of_miamix_and_its_digest_part_of_the_run(here, capsys):
+    one = train(capsys, *CANDIDATES)
+    assert one["method"] == "miamix(methods=mixup/Stripes)"
+    digest = own_code.load("my_mix.py:Stripes", "").digest
+    text = Path(one["checkpoint"]).with_name("settings.toml").read_text()
+    assert f'methods = ["mixup", "my_mix.py:Stripes@{digest}"]' in text
+    assert one["checkpoint"] != train(capsys, "--method", "miamix", "--methods", "mixup,cutmix")["checkpoint"]
+    (here / "elsewhere.py").write_text(EXAMPLE.read_text())
+    assert train(capsys, *CANDIDATES[:3], "mixup,elsewhere.py:Stripes")["checkpoint"] == one["checkpoint"]
+    (here / "my_mix.py").write_text(EXAMPLE.read_text() + "# touched\n")
+    assert train(capsys, *CANDIDATES)["checkpoint"] != one["checkpoint"]
+
+
+def test_masks_of_ones_own_are_drawn_and_augmented_by_the_name_of_their_class(here):
+    own = options.gather({"method": "miamix", "methods": "my_mix.py:Stripes", "layers": "1"}, None, {}).train.method
+    images = Context((64, 8, 8), np.arange(64) % 10, 10)
+    keep = implementation(own).plan(own, images, Random(0, "mix")).mix.keep
+    assert ((keep == 0) | (keep == 1)).all() and (keep == keep[:, :, :1]).all() and (keep == 0).any()  # whole columns
+    typed = {"method": "miamix", "methods": "my_mix.py:Stripes", "augmented": "Stripes", "p_smooth": "1"}
+    smooth = options.gather(typed, None, {}).train.method
+    keep = implementation(smooth).plan(smooth, images, Random(0, "mix")).mix.keep
+    assert ((keep > 0) & (keep < 1)).any()
+
+
+def test_a_run_with_such_a_candidate_goes_on_where_the_file_lies_now_and_is_read_without_it(here, capsys, monkeypatch):
+    folder = stopped(capsys, monkeypatch, *CANDIDATES)
+    (here / "my_mix.py").rename(here / "moved.py")
+    assert "no such file; got my_mix.py" in refused(capsys, "train", "--resume-from", folder)
+    code, done = run(capsys, "train", "--resume-from", folder, "--methods", "mixup,moved.py:Stripes")
+    assert code == 0, done["error"]
+    (here / "moved.py").unlink()
+    own_code.loaded.clear()
+    settings.own_candidates.clear()
+    assert comparison.settings_of(Run(Path(folder)))[0] == "miamix(methods=mixup/Stripes)"
+    assert main(["probe", "calibration", folder, "--quiet"]) == 0
+
+
+BARE = "from mixcli.settings import Mixing, Method, Pairs\n\n\nclass Bare(Pairs, Mixing):\n    {}\n\n\n{}"
+NOT_CANDIDATES = {
+    BARE.format('"""Nothing"""', "def draw(settings, context, random): ...\n"): "bare.py:Bare cannot be a candidate: "
+    "its file lacks masks(); expected masks(settings, share, size, random)",
+    BARE.format("moves = True", "def draw(settings, context, random): ...\n"): "Bare moves its source and cannot be",
+}
+
+
+@pytest.mark.parametrize("source", NOT_CANDIDATES)
+def test_what_cannot_be_a_candidate_is_told(source, here, capsys):
+    (here / "bare.py").write_text(source)
+    told = refused(capsys, "train", "--method", "miamix", "--methods", "mixup,bare.py:Bare")
+    assert f"--methods: {NOT_CANDIDATES[source]}" in told
+    told = refused(capsys, "train", "--method", "miamix", "--methods", "mixup,my_mix.py:Nosuch")
+    assert "--methods: no Nosuch in my_mix.py" in told
+
+
+def test_the_laws_hold_for_miamix_with_ones_own_candidate(here, capsys):
+    code, document = run(capsys, "check", "miamix", *CANDIDATES[2:], "--augmented", "Stripes")
+    assert code == 0, [law for law in document["result"]["laws"] if law["verdict"] == "broken"]
+    assert document["result"]["method"] == "miamix(methods=mixup/Stripes, augmented=Stripes)"

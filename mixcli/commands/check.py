@@ -38,7 +38,7 @@ def check(
     count = number(images, "--images", "batch")
     gathered = options.gather(typed, None, os.environ)
     settings, _ = job.complete(gathered)
-    card = Path(out) / f"check-{settings.method.name}.md"
+    card = _folder(out) / f"check-{settings.method.name}.md"
     picture = plots.check(card.with_suffix(".png"))
     with Reporter("mixcli check", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
@@ -52,3 +52,16 @@ def check(
     write_atomic(card, cards.markdown(document, picture.name if drawn else None).encode())
     document |= {"files": [str(path) for path in ([card, picture] if drawn else [card])]}
     return Outcome(document, lambda: cards.table(document), found.error())
+
+
+def _folder(out: str) -> Path:
+    """The folder of the card. Raises UserError where it is a file, is not there, or cannot be written to."""
+    folder = Path(out)
+    if folder.is_file():
+        raise UserError("config", "--out", "is a file", got=out, expected="a folder, for check-NAME.md and .png")
+    if not folder.is_dir():
+        raise UserError("config", "--out", "no such folder", got=out, expected="a folder, for check-NAME.md and .png",
+                        hint="Make it, or leave --out away for the working directory")  # fmt: skip
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError("config", "--out", "a folder that cannot be written to", got=out)
+    return folder

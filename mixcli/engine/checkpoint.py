@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shlex
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def load(path: Path, *, resume: bool = False) -> dict[str, Any]:
         content = read(path)
         require(path, content, resume)
     except UserError as error:
-        error.hint = error.hint or _intact_previous(path)
+        error.hint = error.hint or _next_step(path, error.kind, resume)
         raise
     return content
 
@@ -84,7 +85,8 @@ def read(path: Path) -> dict[str, Any]:
     except IsADirectoryError:
         raise UserError("checkpoint_missing", str(path), "is a directory") from None
     except OSError as error:
-        raise UserError("checkpoint_corrupt", str(path), f"cannot be read ({error.strerror})") from None
+        raise UserError("checkpoint_corrupt", str(path), f"cannot be read ({error.strerror})",
+                        hint="See who may read it, and whether the disk is in order") from None  # fmt: skip
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             damaged = archive.testzip()
@@ -125,13 +127,30 @@ def require(path: Path, content: dict[str, Any], resume: bool) -> None:
         raise UserError("checkpoint_corrupt", str(path), "field normalisation missing")
 
 
-def _intact_previous(path: Path) -> str:
-    previous = path.with_name("previous.ckpt")
-    if path.name != "run.ckpt" or not previous.exists():
+def _next_step(path: Path, kind: str, resume: bool) -> str:
+    """What to do about a checkpoint that cannot be used: take another of its run, or train the run again."""
+    run = Run(path.parent.parent if path.parent.name == "epochs" else path.parent)
+    for other in (run.checkpoint, run.previous):
+        step = _intact(other) if other != path else None
+        if step is not None:
+            allowed = resume and path == run.checkpoint
+            return f"{other.name} (step {step}) is intact, {'use --allow-previous' if allowed else f'give {other}'}"
+    if kind != "checkpoint_corrupt":
         return ""
+    if not run.settings.is_file():
+        return "Give another checkpoint, or a whole copy of this one"
+    if run.parent is not None:
+        return f"No other is intact; extend run {run.parent} again, with --overwrite"
+    return f"No other is intact; train it again: mixcli train --config {shlex.quote(str(run.settings))} --overwrite"
+
+
+def _intact(path: Path) -> int | None:
+    """The step of a checkpoint that a run can go on from; None where there is none."""
+    if not path.exists():
+        return None
     try:
-        content = read(previous)
-        require(previous, content, resume=True)
+        content = read(path)
+        require(path, content, resume=True)
     except UserError:
-        return ""
-    return f"previous.ckpt (step {content['step']}) is intact, use --allow-previous"
+        return None
+    return content["step"]

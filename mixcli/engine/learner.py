@@ -7,9 +7,12 @@ making, and can be copied deeply.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from mixcli.mix import Batch, Losses, implementation
 from mixcli.nets.staged import StagedNet
@@ -33,3 +36,26 @@ class Learner(nn.Module):
         if self.teacher is None:
             return self.loss(self.settings, self.net, batch, plan)
         return self.loss(self.settings, self.net, batch, plan, self.teacher)
+
+
+def of_any_size(batch: Batch, plan: Any) -> None:
+    """Marks as dynamic what grows with the batch, so that a compiled learner is one graph for batches of every size.
+
+    Images stand along a tensor's first dimension or its second. Heights and widths stay known: with these dynamic too,
+    the shifted windows of a Swin take minutes to capture.
+    """
+    size = len(batch.images)
+    for tensor in _tensors((batch, plan)):
+        for dim in (dim for dim, length in enumerate(tensor.shape[:2]) if length == size):
+            torch._dynamo.maybe_mark_dynamic(tensor, dim)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors inside a batch or a plan."""
+    if isinstance(value, Tensor):
+        yield value
+    elif is_dataclass(value):
+        yield from _tensors([getattr(value, field.name) for field in fields(value)])
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(inner)

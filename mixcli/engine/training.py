@@ -32,7 +32,7 @@ from mixcli.engine import bits, checkpoint, device
 from mixcli.engine.device import Machine
 from mixcli.engine.guard import Guard
 from mixcli.engine.inference import Evaluation, evaluate
-from mixcli.engine.learner import Learner
+from mixcli.engine.learner import Learner, of_any_size
 from mixcli.engine.state import Progress, State, mean_total
 from mixcli.engine.stopping import Stop
 from mixcli.errors import UserError
@@ -204,6 +204,8 @@ class Training:
         """Adds the share of one of the step's batches to the gradients."""
         batch = self.batch(images, part)
         self._seed_dropout(part)
+        if self.settings.compile and self.supplement:  # supplements make batches of many sizes
+            of_any_size(batch, plan)
         with self.machine.autocast():
             losses = self.forward(batch, plan)
         (losses.total / self.settings.accumulate).backward()
@@ -337,7 +339,7 @@ class Training:
 
     def _compiled(self) -> Any:
         torch._dynamo.config.recompile_limit = 4 * (len(self.stages) + 1)  # a graph per stage that may be mixed
-        return torch.compile(self.learner, dynamic=True if self.supplement else None)
+        return torch.compile(self.learner)
 
     # -- reasons to end early ---------------------------------------------------------------------------------------
 

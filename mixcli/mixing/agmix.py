@@ -43,13 +43,13 @@ def masks(settings: GMix, share: np.ndarray, size: tuple[int, int], random: Rand
         tilt, turn, scale = settings.tilt, 2 * math.pi * settings.rotate, settings.scale
     u = random.host.random((4, len(share)))
     centre, q, theta = np.floor(u[:2] * [[size[0]], [size[1]]]), tilt * (2 * u[2] - 1), turn * u[3]
-    own_in_bump = (share < 0.5) & (scale != "sqrt_lambda_n")
+    own_in_bump = share < (0.5 if scale != "sqrt_lambda_n" else 0.0)
     mass = np.where(own_in_bump, share, 1 - share) * (size[0] * size[1])
-    present = mass > 0  # a bump of no mass is no bump
-    factor = {"area": math.pi * np.sqrt(1 - q**2), "gmix": math.pi, "sqrt_lambda_n": 0.5}[scale]
-    squared = _inverse(q, theta) * (factor / np.maximum(mass, SMALLEST))
-    base, height = 1.0 - own_in_bump, np.where(own_in_bump, present, -1.0 * present)
-    return Masks(_bumps(centre, squared, base, height, size, random), share)
+    det = 1 - q * q
+    factor = {"area": math.pi * np.sqrt(det), "gmix": math.pi, "sqrt_lambda_n": 0.5}[scale]
+    squared = _adjugate(q, 2 * theta) * (factor / (det * np.maximum(mass, SMALLEST)))
+    height = np.where(own_in_bump, 1.0, -1.0) * (mass > 0)  # a bump of no mass is no bump
+    return Masks(_bumps(centre, squared, 1.0 - own_in_bump, height, size, random), share)
 
 
 def _bumps(
@@ -70,7 +70,7 @@ def _bumps(
     return exponent.clamp_(min=FARTHEST).exp_().mul_(rise).add_(least)
 
 
-def _inverse(q: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """(3, n): entries xx, xy, yy of S^-1 = R(theta) [[1, -q], [-q, 1]] R(theta)^T / (1 - q^2)."""
-    tilted = q * np.sin(2 * theta)
-    return np.array([1 + tilted, -q * np.cos(2 * theta), 1 - tilted]) / (1 - q**2)
+def _adjugate(q: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    """(3, n): entries xx, xy, yy of det(S) S^-1 = R(theta) [[1, -q], [-q, 1]] R(theta)^T; `angle` is 2 theta."""
+    tilted = q * np.sin(angle)
+    return np.array([1 + tilted, -q * np.cos(angle), 1 - tilted])

@@ -117,15 +117,15 @@ def _masks(settings: MiAMix, layers: Layers, size: tuple[int, int], random: Rand
     used = layers.used.ravel().nonzero()[0]
     method = layers.method.ravel()[used]
     used, each = used[method.argsort(kind="stable")], np.bincount(method, minlength=len(settings.methods))
-    share = 1 - layers.share.ravel()[used]
-    hard = np.array([name in settings.augmented for name in settings.methods]).repeat(each)
+    share, mixings = 1 - layers.share.ravel()[used], settings.mixings
+    hard = np.array([mixing.name in settings.augmented for mixing in mixings]).repeat(each)
     changes = _changes(settings, hard.nonzero()[0], random.host)
     neutral = used.size
     masks = torch.empty((neutral + 1 + changes.number, 1, *size), device=random.device)
     masks[neutral].fill_(1.0 if settings.merge == "product" else 0.0)
     ends = each.cumsum()
     with masked.full_precision(random.device):
-        for mixing, start, end in zip(settings.mixings, (ends - each).tolist(), ends.tolist(), strict=True):
+        for mixing, start, end in zip(mixings, (ends - each).tolist(), ends.tolist(), strict=True):
             if start < end:
                 masks[start:end].copy_(_drawn_by(mixing, share[start:end], size, random))
         row = changes.apply(masks, neutral + 1, random)

@@ -12,6 +12,7 @@ and positions of a transformer are interpolated, all as the libraries do it.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections import OrderedDict
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from mixcli.catalogue import TORCHVISION
-from mixcli.errors import UserError, first_line, nearest
+from mixcli.errors import UserError, first_line
 from mixcli.nets.cutting import SIZES, cut, named, running
 from mixcli.nets.staged import StagedNet
 
@@ -64,14 +65,28 @@ def build(
     return cut(module, stages if at is None else named(at), torch.rand(2, channels, *size), head, last)
 
 
+def _nearest(library: str, name: str) -> str:
+    """A hint with at most three names of a library: those that begin with `name`, are written alike, or hold it."""
+    if library == "timm":
+        import timm
+
+        known, all_of_them = timm.list_models(), "mixcli list nets has some, timm.list_models() every one"
+    else:
+        known, all_of_them = list(TORCHVISION), f"Known: {', '.join(f'torchvision:{one}' for one in TORCHVISION)}"
+    word, shortest = name.lower(), sorted(known, key=lambda one: (len(one), one))
+    begin = [one for one in shortest if word and one.startswith(word)]
+    alike = difflib.get_close_matches(word, known)
+    hold = [one for one in shortest if word and word in one]
+    found = [f"{library}:{one}" for one in dict.fromkeys([*begin, *alike, *hold])][:3]
+    return f"Did you mean {' or '.join(found)}?" if found else f"No name of {library}'s is like it. {all_of_them}"
+
+
 def _torchvision(name: str, channels: int, classes: int, size: tuple[int, int], pretrained: bool) -> nn.Module:
     """torchvision's net, its head for the classes and its first convolution for the channels."""
     from torchvision.models import get_model
 
     if name not in TORCHVISION:
-        known = [f"torchvision:{one}" for one in TORCHVISION]
-        got = f"torchvision:{name}"
-        raise UserError("usage", "--net", "unknown", got=got, hint=nearest(got, known))
+        raise UserError("usage", "--net", "unknown", got=f"torchvision:{name}", hint=_nearest("torchvision", name))
     given: dict[str, Any] = {"image_size": size[0]} if name == "vit_b_16" else {}
     if given and size[0] != size[1]:
         raise UserError("config", "net", f"torchvision:{name} takes square images", got=f"{size[0]}x{size[1]}")
@@ -145,8 +160,7 @@ def _timm(name: str, channels: int, classes: int, size: tuple[int, int], pretrai
     except ImportError:
         raise UserError("usage", "--net", "needs timm", got=f"timm:{name}", hint='pip install "mixcli[timm]"') from None
     if not timm.is_model(name):
-        known = [f"timm:{one}" for one in timm.list_models()]
-        raise UserError("usage", "--net", "unknown", got=f"timm:{name}", hint=nearest(f"timm:{name}", known))
+        raise UserError("usage", "--net", "unknown", got=f"timm:{name}", hint=_nearest("timm", name))
     given: dict[str, Any] = {"in_chans": channels, "num_classes": classes}
     if pretrained:
         given |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": _published_by_timm(name)}}

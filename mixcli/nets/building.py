@@ -130,8 +130,7 @@ def _made(wanted: Wanted) -> Any:
     """What somebody's function returns for as much of what is wanted as it takes."""
     own = own_code.net(wanted.name, "--net")
     if own is None:
-        known = [*NETS, *BORROWED, *own_code.offered("nets")]
-        raise UserError("usage", "--net", "unknown", got=wanted.name, hint=nearest(wanted.name, known))
+        raise UserError("usage", "--net", "unknown", got=wanted.name, hint=_like(wanted.name))
     _refuse_pretrained(wanted)
     takes = inspect.signature(own.value).parameters
     if wanted.width is not None and "width" not in takes:
@@ -139,6 +138,16 @@ def _made(wanted: Wanted) -> Any:
         raise UserError("config", "width", problem, got=wanted.width, hint="Leave it out")
     given = {"channels": wanted.channels, "classes": wanted.classes, "size": wanted.seen, "width": wanted.width}
     return own_code.called(own, "--net", **{k: v for k, v in given.items() if k in takes and v is not None})
+
+
+def _like(name: str) -> str:
+    """A hint: the net of another library that has this name, the nearest name, or what names there are."""
+    borrowed_here = [known for known in BORROWED if known.partition(":")[2] == name]
+    if borrowed_here:
+        return f"Did you mean {' or '.join(borrowed_here)}?"
+    own = [*NETS, *own_code.offered("nets")]
+    near = nearest(name, own)
+    return near if near.startswith("Did") else f"{near}, torchvision:NAME, timm:NAME, path.py:build"
 
 
 def _refuse_pretrained(wanted: Wanted) -> None:

@@ -96,12 +96,23 @@ def _told(found: Mapping[str, Any]) -> Sequence[str]:
     select = comparison["select"].replace("_", " ")
     lines.append(f"compared: {comparison['metric']} ({select}), {comparison['test']} test, {against}")
     lines += [_devices(found), *_basis(found)]
-    power = found["power"]
+    return [*lines, *_power(found["power"]), "nothing was started"]
+
+
+def _power(power: Mapping[str, Any]) -> Iterator[str]:
+    """What the planned runs can show, and how many it takes."""
+    runs, of = power["runs_per_arm"], f"if the SD of {power['of']} is {power['assumed_sd']} points"
+    if runs == 1:
+        needed = ", ".join(f"{gap['runs_for_80']} for {gap['gap']:.2f} points" for gap in power["gaps"])
+        yield ("one run per arm shows that every arm trains and what it costs; it cannot show which method is better: "
+               "without a spread over seeds no gap can be tested")  # fmt: skip
+        yield f"runs per arm that see a gap in 80 % of cases, {of}: {needed}"
+        return
     seen = [f"{gap['gap']:.2f} points in {_percent(gap['power'])}, {gap['runs_for_80']} runs for 80 %"
             for gap in power["gaps"]]  # fmt: skip
-    lines.append(f"power with {power['runs_per_arm']} runs per arm, if the SD of {power['of']} is "
-                 f"{power['assumed_sd']} points: {'; '.join(seen)}")  # fmt: skip
-    return [*lines, "nothing was started"]
+    yield f"power with {runs} runs per arm, {of}: {'; '.join(seen)}"
+    if runs < power["claim_runs"]:
+        yield f"a pilot: no claim is made below {power['claim_runs']} runs per arm"
 
 
 def _devices(found: Mapping[str, Any]) -> str:

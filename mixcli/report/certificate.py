@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mixcli.errors import printable
+from mixcli.report.tables import whole
 
 MARKS = {"holds": ("pass", "green"), "broken": ("FAIL", "bold red"), "not applicable": ("n/a", "dim")}
 
@@ -25,7 +26,8 @@ def table(document: Mapping[str, Any]) -> RenderableType:
         told = Text(printable(law["claim"], 300).rstrip("."))
         told.append(f" · {printable(law['evidence'], 300)}", style="dim" if law["verdict"] != "broken" else "red")
         grid.add_row(Text(mark, style=style), told)
-    return Group(grid, *(Text(line, style="dim") for line in (_cost(document["cost"]), _files(document)) if line))
+    cost = [Text(_cost(document["cost"]), style="dim")] if document["cost"] else []
+    return Group(grid, *cost, *(whole(f"file: {path}", "dim") for path in document.get("files", ())))
 
 
 def markdown(document: Mapping[str, Any], picture: str | None) -> str:
@@ -65,10 +67,6 @@ def _cost(cost: Mapping[str, Any] | None) -> str:
     told = f"Drawn and applied at {where}: {cost['us']:.3g} us per image, {cost['times']:.2g} times MixUp's ({spread})"
     return told + (f"; its adapter calls the library {cost['calls']} times, so this is no cost of the library."
                    if cost["calls"] else ".")  # fmt: skip
-
-
-def _files(document: Mapping[str, Any]) -> str:
-    return ", ".join(document.get("files", ()))
 
 
 def _cell(text: str) -> str:

@@ -22,6 +22,7 @@ from mixcli.errors import printable
 from mixcli.files import write_atomic
 from mixcli.report.export import Section, in_markdown, table_in_markdown
 from mixcli.report.rows import as_csv
+from mixcli.report.tables import whole
 
 Summary = Mapping[str, Any]
 FAMILIES = ("noise", "blur", "weather", "digital")
@@ -68,14 +69,14 @@ def remarks(summaries: Sequence[Summary]) -> Iterator[str]:
 def shown(document: Mapping[str, Any]) -> RenderableType:
     """What eval-corruptions prints: the first line, the tables, and what must be said of them."""
     summaries = _shortened(document["checkpoints"])
-    lines = [*remarks(summaries), *(f"files: {folder}" for folder in document["folders"])]
     overview, cells, calibration, *others = sections(summaries)
     if len(summaries) == 1:
         calibration = calibration.turned()
     ordered = (overview.turned(), cells, calibration, *others)
     parts = [part for section in ordered for part in (_table(section), Text())]
-    return Group(Text(printable(document["told"], limit=2000), style="bold"), Text(), *parts,
-                 *(Text(printable(line, limit=2000)) for line in lines))  # fmt: skip
+    return Group(whole(document["told"], "bold"), Text(), *parts,
+                 *(Text(printable(line, limit=2000)) for line in remarks(summaries)),
+                 *(whole(f"files: {folder}") for folder in document["folders"]))  # fmt: skip
 
 
 def _shortened(summaries: Sequence[Summary]) -> list[Summary]:

@@ -25,8 +25,13 @@ OWN_ROWS = {"loss", "accuracy"}  # of the training part, shown apart from the pa
 
 
 def show(table: RenderableType) -> None:
-    """Prints on stdout, coloured only where that is a terminal."""
-    _Console(highlight=False).print(table)
+    """Prints on stdout, coloured only where that is a terminal. What is wider than that is not cut."""
+    _Console(highlight=False).print(table, crop=False)
+
+
+def whole(line: str, style: str = "") -> Text:
+    """One line however long, for what holds a path: the terminal wraps it, and what is copied is whole."""
+    return Text(printable(line, limit=LONG), style=style, no_wrap=True, overflow="ignore")
 
 
 class _Console(Console):
@@ -65,15 +70,13 @@ def training(result: Mapping[str, Any]) -> RenderableType:
     parts = [f"{name.replace('_', ' ')} {_short(v)}" for name, v in train.items() if name not in OWN_ROWS and v != 0]
     if parts:
         _row(table, "", " · ".join(parts))
-    table.add_section()
-    _row(table, "checkpoint", str(get("checkpoint")))
-    return table
+    return Group(table, whole(f"checkpoint: {get('checkpoint')}"))
 
 
 def plan(document: Mapping[str, Any], toml: str) -> RenderableType:
     """What `--dry-run` would start."""
     table = _facts("plan, nothing was started")
-    for key in ("run", "state", "resume_from", "dataset", "images", "unlabelled_images", "test_images", "classes",
+    for key in ("state", "dataset", "images", "unlabelled_images", "test_images", "classes",
                 "batch", "unlabelled_batch", "steps_per_epoch", "epochs", "steps"):  # fmt: skip
         if document.get(key) is not None:
             value = document[key]
@@ -82,7 +85,8 @@ def plan(document: Mapping[str, Any], toml: str) -> RenderableType:
         each, measured = 1000 * document["seconds_per_step"], document["measured_steps"]
         told = f"{each:.3g} ms a step, mean of {measured} on this machine; evaluations come on top"
         _row(table, "time here", _seconds(60 * document["minutes"]), told)
-    return Group(table, Text(printable_block(toml)))
+    paths = [whole(f"{key.replace('_', ' ')}: {document[key]}") for key in ("run", "resume_from") if document.get(key)]
+    return Group(table, *paths, Text(), Text(printable_block(toml), no_wrap=True, overflow="ignore"))
 
 
 def listing(title: str, rows: Mapping[str, str], here: Mapping[str, Any] | None = None) -> RenderableType:
@@ -138,11 +142,11 @@ def _gathered(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 
 def measured(title: str, document: Mapping[str, Any]) -> RenderableType:
-    """Any document of measurements, one row per number; inner names follow outer ones."""
+    """Any document of measurements, one row per number; inner names follow outer ones, and the file is named below."""
     table = _facts(title)
-    for name, value in _leaves(document):
+    for name, value in _leaves({key: value for key, value in document.items() if key != "file"}):
         _row(table, name, _number(value) if isinstance(value, float | None) else str(value))
-    return table
+    return Group(table, whole(f"file: {document['file']}")) if "file" in document else table
 
 
 def rows(title: str, document: Mapping[str, Any], columns: Mapping[str, str]) -> RenderableType:

@@ -145,7 +145,7 @@ def power(design: Design, sd: float = ASSUMED_SD) -> dict[str, Any]:
     gaps = sorted({design.fields.sesoi, *significance.GAPS}, reverse=True)
     return {
         "runs_per_arm": count, "test": design.fields.test, "assumed_sd": sd,
-        "of": "the differences" if paired else "each arm",
+        "of": "the differences" if paired else "each arm", "claim_runs": significance.CLAIM_RUNS,
         "gaps": [{"gap": gap, "power": significance.power(gap, sd, counts, weights) if count > 1 else None,
                   "runs_for_80": significance.runs_for(gap, sd, weights)} for gap in gaps],
     }  # fmt: skip

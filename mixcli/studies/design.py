@@ -17,7 +17,7 @@ from itertools import count, islice, product
 from pathlib import Path
 from typing import Any
 
-from mixcli import options, runs
+from mixcli import options, own_code, runs
 from mixcli.engine import job
 from mixcli.engine.job import Job
 from mixcli.errors import UserError, nearest
@@ -274,9 +274,9 @@ class _Maker:
         for key, values in axes.items():
             self._check_axis(name, key, values)
         made: dict[str, tuple[Arm, tuple[Given, ...]]] = {}
-        for point in product(*axes.values()):
-            at = dict(zip(axes, point, strict=True))
-            arm = self._arm(" ".join([name, ", ".join(f"{k}={_shown(g)}" for k, g in at.items())]).strip(), name, at)
+        for at, value in _points(axes):
+            point = tuple(at.values())
+            arm = self._arm(f"{name} {value}".strip(), name, at)
             self.points[arm.name] = name, at
             twin = made.get(arm.cells[0].job.run.id)
             if twin is not None:
@@ -307,9 +307,7 @@ class _Maker:
         for key, values in axes.items():
             self._check_axis(name, key, values)
         found: dict[str, Option] = {}
-        for point in product(*axes.values()):
-            at = dict(zip(axes, point, strict=True))
-            value = ", ".join(f"{k}={_shown(g)}" for k, g in at.items())
+        for at, value in _points(axes):
             trial = self._arm(f"{name} {value}", name, {**at, "val_fraction": share}, trial_seeds)
             if value in found:
                 raise UserError("config", place, f"{value} stands twice")
@@ -429,6 +427,14 @@ def _values(given: Given) -> list[Given]:
     if not isinstance(given.value, list) or not given.value:
         raise UserError(given.kind, given.origin, "no values", expected="a list of them")
     return [Given(value, f"{given.origin}[{k}]", given.text) for k, value in enumerate(given.value)]
+
+
+def _points(axes: Mapping[str, list[Given]]) -> Iterator[tuple[Layer, str]]:
+    """Every combination of the axes' values, and what it is called: `alpha=0.2, inter=Stripes`."""
+    told = {key: own_code.told_apart([_shown(given) for given in values]) for key, values in axes.items()}
+    for places in product(*(range(len(values)) for values in axes.values())):
+        at = dict(zip(axes, places, strict=True))
+        yield {key: axes[key][n] for key, n in at.items()}, ", ".join(f"{key}={told[key][n]}" for key, n in at.items())
 
 
 def _shown(given: Given) -> str:

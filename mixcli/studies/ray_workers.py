@@ -176,7 +176,9 @@ def _task(cell: Cell) -> dict[str, Any]:
 def _anywhere(values: dict[str, Any]) -> dict[str, Any]:
     """Flat settings whose methods and nets in files are found from any working directory."""
     inside = {key: _anywhere(inner) for key, inner in values.items() if isinstance(inner, dict)}
-    return {**values, **inside, **{key: own_code.absolute(values[key]) for key in ("method", "net") if key in values}}
+    named = {key: own_code.absolute(values[key]) for key in ("method", "net") if key in values}
+    lists = {"methods": [own_code.absolute(name) for name in values["methods"]]} if "methods" in values else {}
+    return {**values, **inside, **named, **lists}
 
 
 # ------------------------------------------------------------------------------------------------------------ on a node

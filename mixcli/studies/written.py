@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from mixcli import options, toml
+from mixcli import options, own_code, toml
 from mixcli.errors import UserError, nearest
 from mixcli.fields import Given, parse
 from mixcli.options import Layer
@@ -190,7 +190,8 @@ def _typed_axes(typed: Typed, train: Mapping[str, Any]) -> Source:
             raise UserError("usage", f"--axis {key}", "given twice")
         axes[key] = _split(values, f"--axis {key}")
     method = layer.get("method")
-    arm = str(method.value) if method is not None else Train.model_fields["method"].get_default().name
+    named = Train.model_fields["method"].get_default().name if method is None else str(method.value)
+    [arm] = own_code.told_apart([named])
     written = json.dumps({k: str(g.value) for k, g in sorted(layer.items()) if options.is_hashed(k)})
     name = f"{arm}-by-{'-'.join(axes)}-{hashlib.sha256(written.encode()).hexdigest()[:6]}"
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", name)[-80:].lstrip("._-")

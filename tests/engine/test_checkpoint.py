@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -78,6 +79,25 @@ def test_k02_a_damaged_file_names_the_intact_one_before_it(tmp_path):
     run = harness.run_through(tmp_path, harness.settings(epochs=2)).run
     run.checkpoint.write_bytes(run.checkpoint.read_bytes()[:-100])
     assert "previous.ckpt (step 6) is intact, use --allow-previous" in str(refusal(run.checkpoint))
+    assert f"previous.ckpt (step 6) is intact, give {run.previous}" in str(refusal(run.checkpoint, resume=False))
+    run.best.write_bytes(b"cut")
+    assert f"previous.ckpt (step 6) is intact, give {run.previous}" in str(refusal(run.best))
+
+
+def test_a_damaged_file_without_another_is_trained_again(tmp_path, made):
+    shutil.copy(made.run.settings, tmp_path)
+    run = Run(tmp_path)
+    run.checkpoint.write_bytes(b"cut")
+    advice = f"No other is intact; train it again: mixcli train --config {run.settings} --overwrite"
+    for path in (run.checkpoint, run.epochs / "epoch-0001.ckpt"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"cut")
+        for resume in (True, False):
+            assert refusal(path, resume).hint == advice and refusal(path, resume).exit_code == 3
+    run.lineage.write_text("0123456789ab\n")
+    assert refusal(run.checkpoint).hint == "No other is intact; extend run 0123456789ab again, with --overwrite"
+    run.settings.unlink()
+    assert refusal(run.checkpoint).hint == "Give another checkpoint, or a whole copy of this one"
 
 
 def test_k03_code_in_a_checkpoint_is_not_run(tmp_path):

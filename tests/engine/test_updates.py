@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
+from typing import Any
 
 import pytest
 import torch
@@ -191,6 +193,26 @@ def test_a_compiled_run_with_all_three_learns_what_an_eager_one_does(tmp_path):
         made.go()
     weights = zip(eager.state.net.parameters(), made.state.net.parameters(), strict=True)
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in weights)
+
+
+def test_a_compiled_step_is_one_graph_for_batches_of_every_size_and_of_one_height_and_width(tmp_path, monkeypatch):
+    seen: list[list[torch.Size]] = []
+
+    def capture(graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        given = [node.meta.get("example_value") for node in graph.graph.nodes if node.op == "placeholder"]
+        seen.append([x.shape for x in given if isinstance(x, torch.Tensor) and x.ndim == 4])
+        return graph
+
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", partial(compiled, backend=capture, fullgraph=True))
+    torch._dynamo.reset()
+    made = harness.training(tmp_path, harness.settings(SynerMix(), epochs=1, compile=True))
+    sizes = {len(images.rows) for k in range(made.steps) for images in made.batches(made.order(0), k)}
+    with made.machine.session():
+        made.go()
+    assert len(sizes) > 2 and len(seen) == 1
+    images = [shape for shape in seen[0] if isinstance(shape[0], torch.SymInt)]
+    assert images and all(type(side) is int for shape in images for side in shape[1:])
 
 
 def test_sync_law_an_update_with_all_three_never_waits_for_a_gpu(monkeypatch):

@@ -63,7 +63,7 @@ def test_no_tilt_is_gmix_exactly():
 def test_the_inverse_covariance_is_numpys():
     rng = np.random.default_rng(0)
     q, theta = rng.uniform(-0.95, 0.95, 50), rng.uniform(0, 2 * math.pi, 50)
-    for i, (xx, xy, yy) in enumerate(zip(*agmix._inverse(q, theta), strict=True)):
+    for i, (xx, xy, yy) in enumerate(zip(*agmix._adjugate(q, 2 * theta) / (1 - q**2), strict=True)):
         turn = np.array([[np.cos(theta[i]), -np.sin(theta[i])], [np.sin(theta[i]), np.cos(theta[i])]])
         inverse = np.linalg.inv(turn @ np.array([[1, q[i]], [q[i], 1]]) @ turn.T)
         assert np.allclose(inverse, [[xx, xy], [xy, yy]])

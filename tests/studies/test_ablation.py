@@ -308,6 +308,22 @@ def test_a_dry_run_tells_cells_time_and_power_and_makes_nothing(capsys) -> None:
     assert "each arm against none" in out and "2 runs per arm" in out and "nothing was started" in out
 
 
+@pytest.mark.parametrize(
+    ("seeds", "said", "unsaid"),
+    [
+        ("1", ["one run per arm shows that every arm trains", "cannot show which method is better",
+               "in 80 % of cases, if the SD of each arm is 0.4 points: 8 for 0.63 points"], ["power with", "\u2013,"]),
+        ("4", ["power with 4 runs per arm", "a pilot: no claim is made below 5 runs per arm"], ["one run per arm"]),
+        ("5", ["power with 5 runs per arm"], ["one run per arm", "a pilot"]),
+    ],
+)  # fmt: skip
+def test_a_dry_run_says_what_so_few_seeds_can_show(seeds, said, unsaid, capsys) -> None:
+    assert ablate("--dry-run", "--seeds", seeds) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert all(words in out for words in said), out
+    assert not any(words in out for words in unsaid), out
+
+
 def test_time_and_disk_of_a_dry_run_are_measured_or_unknown_and_never_guessed(capsys) -> None:
     assert ablate("--dry-run", "--json") == 0
     plan = result(capsys)["result"]

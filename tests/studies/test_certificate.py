@@ -394,8 +394,17 @@ def test_a_wrong_mixing_ends_in_exit_code_5_and_one_line_that_names_the_laws(her
 def test_without_a_method_and_with_a_folder_that_is_not_there_nothing_is_checked(here, capsys):
     assert main(["check"]) == 2
     assert "check: needs the name of a method" in capsys.readouterr().err
-    assert main(["check", "cutmix", "--out", "nowhere"]) == 2
-    assert "--out: its folder is not there; got nowhere" in capsys.readouterr().err
+    Path("card.md").write_text("kept")
+    for out, told in (
+        ("nowhere", "--out: no such folder; got nowhere, expected a folder, for check-NAME.md and .png. Make it"),
+        ("nowhere/card.md", "--out: no such folder; got nowhere/card.md, expected a folder"),
+        ("card.md", "--out: is a file; got card.md, expected a folder, for check-NAME.md and .png"),
+        ("card.md/in", "--out: no such folder; got card.md/in, expected a folder"),
+    ):
+        assert main(["check", "cutmix", "--out", out]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"mixcli check: error: {told}")
+    assert Path("card.md").read_text() == "kept" and not Path("nowhere").exists()
 
 
 def test_every_built_in_can_be_named(here):

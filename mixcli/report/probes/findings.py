@@ -25,8 +25,8 @@ def shown(findings: Any, folders: Sequence[str] = ()) -> RenderableType:
     for section in findings.page.sections(findings.table, findings.about):
         wide = len(section.headings) > max(SITES, len(section.rows))
         parts += [tables.section(section.turned() if wide else section), Text()]
-    lines = [*findings.remarks, *(f"files: {folder}" for folder in dict.fromkeys(folders))]
-    return Group(text(findings.about["told"], "bold"), Text(), *parts, *map(text, lines))
+    where = [tables.whole(f"files: {folder}") for folder in dict.fromkeys(folders)]
+    return Group(text(findings.about["told"], "bold"), Text(), *parts, *map(text, findings.remarks), *where)
 
 
 def overview(found: Any) -> RenderableType:
@@ -39,8 +39,9 @@ def overview(found: Any) -> RenderableType:
     table = Table(box=box.HORIZONTALS, pad_edge=False, padding=(0, 1), border_style="dim", show_header=False)
     for row in rows:
         table.add_row(*map(text, row))
-    where = [f"report: {found.folder / 'report.html'}", f"        {found.folder / 'report.md'}"] if found.found else []
-    return Group(text(found.told, "bold"), Text(), table, Text(), *map(text, where or ["nothing was started"]))
+    files = [tables.whole(f"report: {found.folder / f'report.{kind}'}") for kind in ("html", "md")]
+    where = files if found.found else [text("nothing was started")]
+    return Group(text(found.told, "bold"), Text(), table, Text(), *where)
 
 
 def planned(document: dict[str, Any]) -> RenderableType:
