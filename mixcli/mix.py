@@ -22,6 +22,7 @@ from torch import Tensor
 
 from mixcli.settings import Method
 
+SECOND = "second"  # the view that a Mix takes partners from, beside the training view
 PIECE = 2**19  # numbers of an image tensor that fit the cache of a core, beside as many of another
 Form = Literal["any", "binary", "partial"]
 Box = tuple[slice, slice]  # rows and columns of a mask
@@ -224,15 +225,16 @@ def _fit(mask: Tensor, rows: Tensor) -> Tensor:
 class Batch:
     """The images of a step.
 
-    images      (B, C, H, W) float, training view, normalised
+    rows        (V*B, C, H, W) float, normalised, what a Mix takes its sources from: the training view, and below it
+                the `second` one where the method needs that
     labels      (B,) int64
     classes     N
     smoothing   label smoothing, applied once, after mixing
-    views       further views of the same images by name, each (B, C, H, W)
+    views       other views of the same images by name, each (B, C, H, W)
     unlabelled  (U, C, H, W) in each view: images whose labels the step does not have
     """
 
-    images: Tensor
+    rows: Tensor
     labels: Tensor
     classes: int
     smoothing: float = 0.0
@@ -240,9 +242,9 @@ class Batch:
     unlabelled: tuple[Tensor, ...] = ()
 
     @property
-    def rows(self) -> Tensor:
-        """What a Mix takes its sources from, (V*B, C, H, W): the images, and the `second` view where there is one."""
-        return torch.cat([self.images, self.views["second"]]) if "second" in self.views else self.images
+    def images(self) -> Tensor:
+        """(B, C, H, W), the training view."""
+        return self.rows[: len(self.labels)]
 
     def targets(self, mix: Mix | None = None) -> Tensor:
         """(B, classes) float32: the labels as soft rows, mixed, not yet smoothed."""

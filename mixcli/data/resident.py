@@ -6,12 +6,15 @@ operations on the whole batch, with no worker processes and no copy from the hos
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from mixcli.data import augment, operations, resized
 from mixcli.data.augment import Augmentation, Draw
+from mixcli.mix import SECOND
 from mixcli.sampling import Random
 
 
@@ -52,6 +55,26 @@ class Resident:
         degree  strength of the augmentation: 1 is the training view, 0 the clean image, bit for bit
         random  keyed by the step, on the same device; nothing here waits for the device
         """
+        return self.views(rows, [(degree, random)])
+
+    def views(self, rows: Tensor, asked: Sequence[tuple[float, Random]]) -> Tensor:
+        """A view for each degree and random, below each other, (V*B, C, H, W) float32; see `view`."""
+        seen = [self._augmented(rows, degree, random) for degree, random in asked]
+        return augment.normalised(seen[0] if len(seen) == 1 else torch.cat(seen), self._mean, self._std)
+
+    def training_views(
+        self, rows: Tensor, degrees: Mapping[str, float], random: Random, layout: torch.memory_format
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The images as a Batch has them: its `rows`, the training view first, and its further `views` by name."""
+        names = sorted(degrees, key=lambda name: name != SECOND)
+        asked = [(1.0, random), *((degrees[name], random.child(name)) for name in names)]
+        seen = self.views(rows, asked).contiguous(memory_format=layout)
+        mixed = len(rows) * (2 if SECOND in degrees else 1)
+        others = [name for name in names if name != SECOND]
+        return seen[:mixed], dict(zip(others, seen[mixed:].split(len(rows)), strict=True)) if others else {}
+
+    def _augmented(self, rows: Tensor, degree: float, random: Random) -> Tensor:
+        """(B, C, H, W) uint8."""
         draw = self.augmentation.draw(len(rows), self.size, degree, random)
         images = self._cropped(rows, draw)
         if draw.mirror is not None:
@@ -60,7 +83,7 @@ class Resident:
             images = operations.applied(images, turn)
         if draw.side > 0:
             images = augment.cut(images, draw.row, draw.column, draw.side)
-        return augment.normalised(images, self._mean, self._std)
+        return images
 
     def _cropped(self, rows: Tensor, draw: Draw) -> Tensor:
         """(B, C, H, W) uint8: the part of each image that is seen, at the image's size."""

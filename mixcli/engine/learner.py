@@ -44,9 +44,9 @@ def of_any_size(batch: Batch, plan: Any) -> None:
     Images stand along a tensor's first dimension or its second. Heights and widths stay known: with these dynamic too,
     the shifted windows of a Swin take minutes to capture.
     """
-    size = len(batch.images)
+    sizes = {len(batch.labels), len(batch.rows)}
     for tensor in _tensors((batch, plan)):
-        for dim in (dim for dim, length in enumerate(tensor.shape[:2]) if length == size):
+        for dim in (dim for dim, length in enumerate(tensor.shape[:2]) if length in sizes):
             torch._dynamo.maybe_mark_dynamic(tensor, dim)
 
 

@@ -276,10 +276,9 @@ class Training:
         """The images of a batch of the step about to be made, in every view that the method needs."""
         random = self._random("augment", self._number(part))
         at, labels = random.carry(images.rows, self.source.train.labels[images.rows])
-        seen = self._view(self.data, at, 1.0, random)
-        views = {n: self._view(self.data, at, degree, random.child(n)) for n, degree in self.needs.views.items()}
+        rows, views = self.data.training_views(at, self.needs.views, random, self.layout)
         unlabelled = self._unlabelled(images, random)
-        return Batch(seen, labels, self.source.facts.classes, self.settings.label_smoothing, views, unlabelled)
+        return Batch(rows, labels, self.source.facts.classes, self.settings.label_smoothing, views, unlabelled)
 
     def _unlabelled(self, images: Rows, random: Random) -> tuple[Tensor, ...]:
         """Every view of the step's unlabelled images."""
@@ -287,10 +286,7 @@ class Training:
             return ()
         (at,) = random.carry(images.unlabelled)
         draws = [random.child(f"unlabelled/{n}") for n in range(self.needs.unlabelled.views)]
-        return tuple(self._view(self.unlabelled, at, 1.0, draw) for draw in draws)
-
-    def _view(self, data: Resident, rows: Tensor, degree: float, random: Random) -> Tensor:
-        return data.view(rows, degree, random).contiguous(memory_format=self.layout)
+        return tuple(self.unlabelled.view(at, 1.0, draw).contiguous(memory_format=self.layout) for draw in draws)
 
     def _random(self, purpose: str, number: int) -> Random:
         return Random(self.settings.seed, purpose, number, device=self.machine.device)

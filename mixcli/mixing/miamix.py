@@ -26,7 +26,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from mixcli.errors import UserError
-from mixcli.mix import Context, Mix, Needs
+from mixcli.mix import SECOND, Context, Mix, Needs
 from mixcli.mixing import masked
 from mixcli.mixing.masked import Masks
 from mixcli.mixing.pairing import draws
@@ -37,7 +37,7 @@ from mixcli.settings import MiAMix, Mixing
 def needs(settings: MiAMix) -> Needs:
     """A second, independently augmented view, unless no partner is taken from it."""
     used = settings.second_view == "always" or settings.p_self > 0
-    return Needs({"second": 1.0}) if used else Needs()
+    return Needs({SECOND: 1.0}) if used else Needs()
 
 
 def draw(settings: MiAMix, context: Context, random: Random) -> Mix:

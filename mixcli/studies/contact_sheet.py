@@ -145,7 +145,7 @@ def _views(train: Train, mixing: Mixing, split: sources.Split, images: int) -> T
     resident = Resident(split.images[:images], split.labels[:images], *plain, training_view(train), torch.device("cpu"))
     random, degrees = Random(train.seed, "augment"), {"clean": 0.0, **needs(mixing).views}
     rows = torch.arange(images)
-    return torch.cat([resident.view(rows, degree, random.child(name)) for name, degree in degrees.items()])
+    return resident.views(rows, [(degree, random.child(name)) for name, degree in degrees.items()])
 
 
 def _layers(counts: list[Tensor]) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixcli.engine.learner import Learner
-from mixcli.mix import Batch, Context, implementation
+from mixcli.mix import SECOND, Batch, Context, implementation
 from mixcli.nets.building import build
 from mixcli.nets.staged import StagedNet
 from mixcli.sampling import Random
@@ -58,9 +58,10 @@ def batch(settings: Method, size: int = 8, device: str = "cpu") -> Batch:
     """A batch with all that the method asks for beside the images."""
     needs = implementation(settings).needs(settings)
     extra = {name: images(size, seed=i + 1).to(device) for i, name in enumerate(needs.views)}
+    mixed = [images(size).to(device), *([extra.pop(SECOND)] if SECOND in extra else [])]
     asked = needs.unlabelled
     unlabelled = () if asked is None else tuple(images(UNLABELLED, seed=50 + i).to(device) for i in range(asked.views))
-    return Batch(images(size).to(device), torch.from_numpy(labels(size)).to(device), CLASSES, 0.0, extra, unlabelled)
+    return Batch(torch.cat(mixed), torch.from_numpy(labels(size)).to(device), CLASSES, 0.0, extra, unlabelled)
 
 
 def learner(settings: Method, model: StagedNet | None = None) -> Learner:

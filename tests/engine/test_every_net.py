@@ -17,7 +17,7 @@ from mixcli import cli
 from mixcli.catalogue import BORROWED, NETS
 from mixcli.engine.inference import restore
 from mixcli.engine.learner import Learner
-from mixcli.mix import Average, Context, implementation
+from mixcli.mix import SECOND, Average, Context, implementation
 from mixcli.nets.building import build
 from mixcli.nets.staged import StagedNet
 from mixcli.sampling import Random
@@ -79,7 +79,8 @@ def step_of(needs, side: int):
     unlabelled = () if asked is None else tuple(fakes.images(4, side, side, seed=50 + i) for i in range(asked.views))
     views = {view: fakes.images(ROWS, side, side, seed=i + 1) for i, view in enumerate(needs.views)}
     bare = fakes.batch(NoMixing(), ROWS)
-    return replace(bare, images=fakes.images(ROWS, side, side), views=views, unlabelled=unlabelled)
+    rows = torch.cat([fakes.images(ROWS, side, side), *([views.pop(SECOND)] if SECOND in views else [])])
+    return replace(bare, rows=rows, views=views, unlabelled=unlabelled)
 
 
 @pytest.fixture(scope="module")

@@ -251,8 +251,8 @@ class Steps:
         """The images of a step, in every view the method needs."""
         random = self.random("augment", step)
         at, labels = random.carry(rows, self.train.labels[rows])
-        views = {n: self.data.view(at, degree, random.child(n)) for n, degree in self.needs.views.items()}
-        return Batch(self.data.view(at, 1.0, random), labels, self.classes, self.smoothing, views)
+        seen, views = self.data.training_views(at, self.needs.views, random, torch.contiguous_format)
+        return Batch(seen, labels, self.classes, self.smoothing, views)
 
     def part(self, batch: Batch, plan: Any, name: str, method: Method | None = None) -> Tensor:
         """The gradient of one part of the loss."""
