@@ -48,11 +48,8 @@ def draw(settings: MiAMix, context: Context, random: Random) -> Mix:
     pairing, self_mixed = _partners(settings, context, random)
     layers = _layers(settings, draws(settings, context.size[0]), random.host)
     keep = _merged(settings, *_masks(settings, layers, context.size[1:], random), layers, random)
-    drawn = (
-        reduce(np.multiply, (1 - layers.share).T)
-        if settings.merge == "product"
-        else 1 - layers.share.sum(1) / layers.count
-    )
+    product, average = reduce(np.multiply, (1 - layers.share).T), 1 - layers.share.sum(1) / layers.count
+    drawn = product if settings.merge == "product" else average
     notes = {"layers": np.where(pairing.alone, 0, layers.count), "self_mixed": self_mixed & ~pairing.alone}
     return pairing.mix(Masks(keep, drawn), random, notes)
 
@@ -173,7 +170,10 @@ class Changes:
         return self.blunt.size + self.bent.size
 
     def apply(self, masks: Tensor, count: int, random: Random) -> np.ndarray:
-        """Fills `masks` behind the first `count`; where each of these now lies, (count,) int64."""
+        """Fills `masks` behind the first `count` with what becomes of those.
+
+        Returns (count,) int64: in which row each of them lies from now on.
+        """
         row, middle, end = np.arange(count), count + self.blunt.size, count + self.number
         row[self.blunt] = np.arange(count, middle)
         blunt, bent = random.carry(self.blunt, row[self.bent])
@@ -201,7 +201,7 @@ def smoothed(masks: Tensor, wide: int) -> Tensor:
     mean = _window_sums(_window_sums(masks, wide, 3), wide, 2)
     for part, side in ((mean[:wide], 5), (mean[wide:], 3)):
         part.div_(_window_sizes(masks.shape[2:], side, masks.device))
-    return mean  # of weights up to 1, it is no more than 1 in floating point, too
+    return mean  # no clamp: sums of so many weights up to 1 do not pass their number, in floating point either
 
 
 @lru_cache(maxsize=32)
