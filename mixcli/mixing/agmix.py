@@ -61,11 +61,10 @@ def _bumps(
     form          (3, n): entries xx, xy, yy of a symmetric matrix
     base, height  (n,)
     """
-    dy = (np.arange(size[0]) - centre[0, :, None])[:, None, :, None]
-    dx = (np.arange(size[1]) - centre[1, :, None])[:, None, None, :]
-    xx, xy, yy, base, height = np.array([*form, base, height])[:, :, None, None, None]
-    parts = -yy * dy**2, -xx * dx**2, dy, -2 * xy * dx, base, height
-    along_y, along_x, down, across, least, rise = random.carry(*[part.astype(np.float32) for part in parts])
+    y, x, xx, xy, yy, base, height = np.array([*centre, *form, base, height], np.float32)[:, :, None, None, None]
+    dy, dx = np.arange(size[0], dtype=np.float32)[:, None] - y, np.arange(size[1], dtype=np.float32) - x
+    parts = -yy * dy * dy, -xx * dx * dx, dy, -2 * xy * dx, base, height
+    along_y, along_x, down, across, least, rise = random.carry(*parts)
     exponent = torch.addcmul(along_y + along_x, down, across)
     return exponent.clamp_(min=FARTHEST).exp_().mul_(rise).add_(least)
 

@@ -94,7 +94,9 @@ def _selected(field: Tensor, rank: Tensor) -> Tensor:
 def _paper(settings: FMix, n: int, size: tuple[int, int], random: Random) -> Tensor:
     """(n, H, W): waves weighed by real and independent normals, which is the law of the complex sum's real part."""
     amplitude, down, across = _waves(size, settings.decay, random.device)
-    return down @ (random.field((n, *amplitude.shape), "normal") * amplitude @ across)
+    noise = random.field((n, *amplitude.shape), "normal").mul_(amplitude)
+    rows = torch.mm(noise.flatten(0, 1), across).view(n, -1, size[1])
+    return torch.bmm(down.expand(n, -1, -1), rows)
 
 
 def _reference(settings: FMix, n: int, size: tuple[int, int], random: Random) -> Tensor:

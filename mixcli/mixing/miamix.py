@@ -231,10 +231,11 @@ def rotated(masks: Tensor, angle: np.ndarray, slant: np.ndarray, random: Random)
         return masks
     height, width = masks.shape[2:]
     cos, sin, tan, slim = np.cos(angle), np.sin(angle), np.tan(slant), height / width
-    x, y = (np.arange(1 - side, side, 2) / side for side in (width, height))  # in half images from the middle
-    along = np.array([cos, sin / slim])[:, :, None, None] * x
-    down = np.array([(cos * tan - sin) * slim, sin * tan + cos])[:, :, None, None] * y[:, None]
-    along, down = random.carry(along.astype(np.float32), down.astype(np.float32))
+    # In half images from the middle.
+    x, y = (np.arange(1 - side, side, 2, np.float32) / np.float32(side) for side in (width, height))
+    along = np.array([cos, sin / slim], np.float32)[:, :, None, None] * x
+    down = np.array([(cos * tan - sin) * slim, sin * tan + cos], np.float32)[:, :, None, None] * y[:, None]
+    along, down = random.carry(along, down)
     where = (along + down).permute(1, 2, 3, 0)  # (n, H, W, 2)
     found = F.grid_sample(masks, where, mode="bilinear", padding_mode="border", align_corners=False)
     return found.clamp_(0, 1)
