@@ -232,7 +232,7 @@ def rotated(masks: Tensor, angle: np.ndarray, slant: np.ndarray, random: Random)
     height, width = masks.shape[2:]
     cos, sin, tan, slim = np.cos(angle), np.sin(angle), np.tan(slant), height / width
     # In half images from the middle.
-    x, y = (np.arange(1 - side, side, 2, np.float32) / np.float32(side) for side in (width, height))
+    x, y = (np.arange(1 - side, side, 2, dtype=np.float32) / side for side in (width, height))
     along = np.array([cos, sin / slim], np.float32)[:, :, None, None] * x
     down = np.array([(cos * tan - sin) * slim, sin * tan + cos], np.float32)[:, :, None, None] * y[:, None]
     along, down = random.carry(along, down)
