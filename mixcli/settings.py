@@ -279,7 +279,7 @@ class MiAMix(Pairs, Mixing):
 
     @property
     def symmetric(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return all(own_candidates[name].symmetric for name in self.methods if name in own_candidates)
+        return all(mixing.symmetric for mixing in self.mixings)
 
     @property
     def weights(self) -> tuple[float, ...]:
