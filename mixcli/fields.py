@@ -166,7 +166,9 @@ def choices(names: Iterable[Any]) -> str:
 
 
 def extra(field: FieldInfo) -> dict[str, Any]:
-    """What a field says of itself beside its type: `panel`, `hashed`, `flags`, `later`, `rule`, `hint`."""
+    """What a field says of itself beside its type: `panel`, `hashed`, `flags`, `later`, `rule`, `hint`, and
+    `names_candidates`, where somebody's own mixings are loaded by name.
+    """
     return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
 
 

@@ -123,11 +123,11 @@ class Mix:
     def _pairs(self, work: Tensor) -> Tensor:
         assert self.keep is not None
         own, partner, plain = work[: self.source.shape[1]], self.source[1], self.place is None and _is_plain(work)
-        if plain and self._box is not None and self.keep.shape[2:] == own.shape[2:]:
-            return _pasted(work, own, partner, self._box)
         keep = _fit(_drawn_once(self.keep), own).to(own.dtype)
         if plain:
             try:
+                if self._box is not None and keep.shape[2:] == own.shape[2:]:
+                    return _pasted(work, own, partner, self._box)
                 return _mixed_in_pieces(work, partner, keep, self.form)
             except IndexError as error:
                 raise ValueError(f"a partner is none of the {len(work)} rows: is a second view missing?") from error

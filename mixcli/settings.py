@@ -279,7 +279,7 @@ class MiAMix(Pairs, Mixing):
 
     @property
     def symmetric(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return all(own_candidates[name].symmetric for name in self.methods if name in own_candidates)
+        return all(mixing.symmetric for mixing in self.mixings)
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -309,9 +309,11 @@ class MiAMix(Pairs, Mixing):
     @model_validator(mode="after")
     def _nothing_without_effect(self):
         given = self.model_fields_set
-        own = [own_candidates[name].name for name in self.methods if name in own_candidates]
-        called = [*self.methods, *own] if "augmented" in given else None
-        _names_of_candidates("augmented", self.augmented, [*candidates(), *own], called)
+        own = [own_candidates[name] for name in self.methods if name in own_candidates]
+        if all(hasattr(cls, "drawing") for cls in own):  # known to all but those who only read a run
+            names = [cls.name for cls in own]
+            called = [*self.methods, *names] if "augmented" in given else None
+            _names_of_candidates("augmented", self.augmented, [*candidates(), *names], called)
         for key in ("tilt", "rotate", "scale"):
             if key in given and ("agmix" not in self.methods or "agmix" in self.candidates):
                 reason = "is not among the methods" if "agmix" not in self.methods else "has a table of its own"

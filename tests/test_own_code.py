@@ -578,6 +578,17 @@ def test_a_run_with_such_a_candidate_goes_on_where_the_file_lies_now_and_is_read
     assert main(["probe", "calibration", folder, "--quiet"]) == 0
 
 
+def test_a_run_is_read_by_whatever_name_its_candidate_calls_itself(here, capsys):
+    source = EXAMPLE.read_text().replace("    symmetric = False", '    name = "zebra"\n    symmetric = False')
+    (here / "my_mix.py").write_text(source)
+    one = train(capsys, *CANDIDATES, "--augmented", "zebra")
+    assert "no such candidate; got Stripes" in refused(capsys, "train", *CANDIDATES, "--augmented", "Stripes")
+    own_code.loaded.clear()
+    settings.own_candidates.clear()
+    run_folder = Path(one["checkpoint"]).parent
+    assert comparison.settings_of(Run(run_folder))[0] == "miamix(methods=mixup/Stripes, augmented=zebra)"
+
+
 BARE = "from mixcli.settings import Mixing, Method, Pairs\n\n\nclass Bare(Pairs, Mixing):\n    {}\n\n\n{}"
 NOT_CANDIDATES = {
     BARE.format('"""Nothing"""', "def draw(settings, context, random): ...\n"): "bare.py:Bare cannot be a candidate: "

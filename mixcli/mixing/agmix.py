@@ -5,8 +5,9 @@ formula as in the authors' code (naver-ai/hmix-gmix). AGMix: W. Liang, Y. Liang,
 2308.02804. Legend: lambda = share of the image itself, s = the minority's share, c = centre, q = covariance, theta =
 angle.
 
-    K_s(p) = exp(-pi sqrt(1 - q^2) d^2 / (s H W)),   d^2 = (p - c)^T S^-1 (p - c),   S = R(theta) [[1, q], [q, 1]]
-    R(theta)^T keep = K_lambda where lambda < 1/2, else 1 - K_(1 - lambda)
+    K_s(p) = exp(-pi sqrt(1 - q^2) d^2 / (s H W)),   d^2 = (p - c)^T S^-1 (p - c)
+    S      = R(theta) [[1, q], [q, 1]] R(theta)^T
+    keep   = K_lambda where lambda < 1/2, else 1 - K_(1 - lambda)
 
 det S = 1 - q^2, so the root keeps the bump's mass at s H W, and only borders reduce it (`scale = area`, ours).
 `gmix` leaves the root out; `sqrt_lambda_n`, of a public re-implementation, is keep = 1 - exp(-d^2 / (2 s H W)) with s

@@ -24,7 +24,7 @@ from mixcli.settings import Pairs
 class Masks(NamedTuple):
     """Masks as they were drawn.
 
-    keep       (n, 1, H or 1, W or 1) float32 on the device: weight of the image itself
+    keep       (n, 1, H, W) or (n, 1, 1, 1) float32 on the device: weight of the image itself
     drawn      (n,) float64: its nominal share, NaN where there is none
     form, box  see `Mix`
     """

@@ -105,6 +105,12 @@ def test_one_box_for_the_batch_is_pasted_with_the_bits_of_a_choice_by_pixel(rows
     assert torch.equal(mix.ratio, replace(mix, box=None).ratio)
 
 
+def test_a_partner_that_is_none_of_the_rows_is_told_where_a_box_is_pasted():
+    mix = cutmix.draw(CutMix(box="minmax"), Context((4, 8, 8), None, 4), Random(0, "mix"))
+    with pytest.raises(ValueError, match="4 rows: is a second view missing"):
+        replace(mix, source=mix.source + 4).images(torch.rand(4, 3, 8, 8))
+
+
 def test_one_compiled_graph_serves_every_box():
     images, labels, counter = torch.rand(4, 3, 16, 16), torch.arange(4), CompileCounter()
     mixed = torch.compile(lambda mix: (mix.images(images), mix.targets(labels, 4)), backend=counter, fullgraph=True)

@@ -309,6 +309,12 @@ def test_who_is_not_drawn_to_be_mixed_is_not_mixed_with_itself_either(pairing, l
     assert (mix.keep == 1).all() and (mix.notes["layers"] == 0).all()
 
 
+def test_its_masks_tell_rows_from_columns_where_those_of_a_candidate_do():
+    assert MiAMix(methods=("mixup", "fmix", "agmix")).symmetric
+    assert not MiAMix(methods=("mixup", "gridmix")).symmetric
+    assert not MiAMix(methods=("fmix",), candidates={"fmix": FMix(variant="reference")}).symmetric
+
+
 def test_a_second_view_that_is_missing_is_told():
     with pytest.raises(ValueError, match="8 rows: is a second view missing"):
         drawn(MiAMix(per="sample")).images(torch.rand(8, 3, 8, 8))
