@@ -98,7 +98,7 @@ class Mix:
         if self.weight is not None:
             return self.weight.mean(dim=(2, 3, 4), dtype=torch.float64).float()
         assert self.keep is not None
-        own = _means(_drawn_once(self.keep), self.form) if self._box is None else _outside(self._box, self.keep)
+        own = _means(_drawn_once(self.keep), self.form) if self._box is None else _share_outside(self._box, self.keep)
         return torch.cat([own, 1 - own]).view(2, -1).expand(2, len(self.keep))
 
     @property
@@ -166,7 +166,7 @@ def _means(keep: Tensor, form: Form) -> Tensor:
     return keep.mean(dim=(1, 2, 3), dtype=torch.float64).float()
 
 
-def _outside(box: Box, keep: Tensor) -> Tensor:
+def _share_outside(box: Box, keep: Tensor) -> Tensor:
     """(1,) float32: the mean of `keep`, which is 0 in the box and 1 outside."""
     height, width = keep.shape[2:]
     rows, columns = box

@@ -30,10 +30,10 @@ def draw(settings: CutMix, context: Context, random: Random) -> Mix:
 def masks(settings: CutMix, share: np.ndarray, size: tuple[int, int], random: Random) -> Masks:
     """Boxes whose nominal area is 1 - `share` (n,), unless their law knows no share; see `Masks`."""
     boxes, drawn = BOXES[settings.box](share, *size, random.host)
-    return outside(boxes, drawn, *size, random)
+    return boxed(boxes, drawn, *size, random)
 
 
-def outside(boxes: Boxes, drawn: np.ndarray, height: int, width: int, random: Random) -> Masks:
+def boxed(boxes: Boxes, drawn: np.ndarray, height: int, width: int, random: Random) -> Masks:
     """(4, n) boxes -> masks: 0 inside the box, 1 outside; see `Masks`."""
     if len(drawn) == 1:
         top, left, bottom, right = boxes[:, 0].tolist()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mixcli.mix import Context, Mix
 from mixcli.mixing import masked
-from mixcli.mixing.cutmix import outside, placed
+from mixcli.mixing.cutmix import boxed, placed
 from mixcli.sampling import Random
 from mixcli.settings import ResizeMix
 
@@ -30,7 +30,7 @@ def draw(settings: ResizeMix, context: Context, random: Random) -> Mix:
     scale = smallest + (largest - smallest) * masked.shares(settings, context, random)
     height, width = context.size[1:]
     boxes = placed(np.maximum(1, np.rint(scale * [[height], [width]])), height, width, random.host)
-    masks = outside(boxes, 1 - scale**2, height, width, random)
+    masks = boxed(boxes, 1 - scale**2, height, width, random)
     return pairing.mix(masks, random, {}, Shrunk(*random.carry(boxes)))
 
 

@@ -141,7 +141,7 @@ def one_place(mix, context, random, settings):
     sides = (random.host.uniform(0.1, 0.5, context.size[0]) * height).astype(int) + 1
     top = int(random.host.random() * height / 2)
     boxes = np.stack([np.full_like(sides, top), 0 * sides, top + sides, sides])
-    return dataclasses.replace(mix, keep=cutmix.outside(boxes, sides, height, width, random).keep, form="binary")
+    return dataclasses.replace(mix, keep=cutmix.boxed(boxes, sides, height, width, random).keep, form="binary")
 
 
 def half_probability(mix, context, random, settings):
