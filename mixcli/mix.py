@@ -98,8 +98,9 @@ class Mix:
         if self.weight is not None:
             return self.weight.mean(dim=(2, 3, 4), dtype=torch.float64).float()
         assert self.keep is not None
-        own = _means(_drawn_once(self.keep), self.form) if self._box is None else _share_outside(self._box, self.keep)
-        return torch.cat([own, 1 - own]).view(2, -1).expand(2, len(self.keep))
+        box = self._box
+        own = _means(_drawn_once(self.keep), self.form) if box is None else _share_outside(box, self.keep)
+        return torch.cat([own, 1 - own]).expand(2, self.keep.shape[0])
 
     @property
     def _box(self) -> Box | None:
@@ -122,15 +123,16 @@ class Mix:
 
     def _pairs(self, work: Tensor) -> Tensor:
         assert self.keep is not None
-        own, partner, plain = work[: self.source.shape[1]], self.source[1], self.place is None and _is_plain(work)
-        keep = _fit(_drawn_once(self.keep), own).to(own.dtype)
-        if plain:
+        own, partner, box = work[: self.source.shape[1]], self.source[1], self._box
+        if self.place is None and _is_plain(work):
             try:
-                if self._box is not None and keep.shape[2:] == own.shape[2:]:
-                    return _pasted(work, own, partner, self._box)
+                if box is not None and self.keep.shape[2:] == own.shape[2:]:
+                    return _pasted(work, own, partner, box)
+                keep = _fit(_drawn_once(self.keep), own).to(own.dtype)
                 return _mixed_in_pieces(work, partner, keep, self.form)
             except IndexError as error:
                 raise ValueError(f"a partner is none of the {len(work)} rows: is a second view missing?") from error
+        keep = _fit(_drawn_once(self.keep), own).to(own.dtype)
         other = work[partner] if self.place is None else self.place(work[partner])
         mixed = other if self.form == "binary" else torch.lerp(other, own, keep)
         return mixed if self.form == "partial" else torch.where(keep == 1, own, mixed)
@@ -146,11 +148,12 @@ class Mix:
 
     def targets(self, labels: Tensor, classes: int) -> Tensor:
         """(B, classes) float32 soft rows from (B,) int labels or (B, classes) soft ones; rows sum to 1."""
-        picked, ratio = labels[self.source % len(labels)], self.ratio
+        count = labels.shape[0]
+        picked, ratio = labels[self.source % count], self.ratio
         if labels.is_floating_point():
             return (ratio[:, :, None] * picked).sum(0)
-        rows = torch.zeros(len(labels), classes, device=labels.device)
-        if len(picked) == 2:  # two summands give the same bits in either order
+        rows = torch.zeros(count, classes, device=labels.device)
+        if picked.shape[0] == 2:  # two summands give the same bits in either order
             return rows.scatter_add_(1, picked.T, ratio.T)
         for share, label in zip(ratio, picked, strict=True):  # one source at a time: sums in one order, on any device
             rows.scatter_add_(1, label[:, None], share[:, None])
@@ -158,20 +161,20 @@ class Mix:
 
 
 def _means(keep: Tensor, form: Form) -> Tensor:
-    """(n,) float32 of masks (n, 1, h, w): what the mean in float64 gives."""
+    """(1, n) float32 of masks (n, 1, h, w): what the mean in float64 gives."""
     if keep.shape[2:] == (1, 1):
-        return keep.flatten()
+        return keep.reshape(1, -1)
     if form == "binary":  # sums of ones are exact in float32, and come faster
-        return (keep.sum(dim=(1, 2, 3)).double() / keep[0].numel()).float()
-    return keep.mean(dim=(1, 2, 3), dtype=torch.float64).float()
+        return (keep.sum(dim=(1, 2, 3)).double() / keep[0].numel()).float()[None]
+    return keep.mean(dim=(1, 2, 3), dtype=torch.float64).float()[None]
 
 
 def _share_outside(box: Box, keep: Tensor) -> Tensor:
-    """(1,) float32: the mean of `keep`, which is 0 in the box and 1 outside."""
+    """(1, 1) float32: the mean of `keep`, which is 0 in the box and 1 outside."""
     height, width = keep.shape[2:]
     rows, columns = box
     area = (rows.stop - rows.start) * (columns.stop - columns.start)
-    return torch.full((1,), 1 - area / (height * width), device=keep.device)
+    return torch.full((1, 1), 1 - area / (height * width), device=keep.device)
 
 
 def _drawn_once(keep: Tensor) -> Tensor:
