@@ -39,7 +39,7 @@ class Learner(nn.Module):
 
 
 def of_any_size(batch: Batch, plan: Any) -> None:
-    """Marks as dynamic what grows with the batch, so that a compiled learner is one graph for batches of every size.
+    """Marks as dynamic what grows with the batch, so that a compiled learner is not a graph for each size of it.
 
     Images stand along a tensor's first dimension or its second. Heights and widths stay known: with these dynamic too,
     the shifted windows of a Swin take minutes to capture.
