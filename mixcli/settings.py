@@ -400,7 +400,8 @@ class Manifold(MixingInside):
     alpha: Alpha = Field(2.0, description="concentration of Beta(alpha, alpha)")
     stages: tuple[str, ...] | None = Field(
         None,
-        description="stages drawn from, each alike; `input` is one; unset: input, layer1, layer2, or the first two",
+        description="stages drawn from, each alike, one named twice twice as often; `input` is one; "
+        "unset: input, layer1, layer2, or the first two",
     )
     loss: Literal["ce", "bce"] = Field(
         "ce", description="cross-entropy, or binary cross-entropy on probabilities as the authors trained"

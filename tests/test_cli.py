@@ -455,6 +455,14 @@ def test_what_the_machine_lacks_is_told(
     assert err.startswith(f"mixcli train: error: {words}") and len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(("typed", "value"), [("--flip", True), ("--no-flip", False)])
+def test_ledger_27_a_flag_and_its_no(
+    typed: str, value: bool, library: Library, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", typed, "--dry-run", "--no-measure", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["result"]["settings"]["flip"] is value
+
+
 def test_a_run_is_resumed_from_inside_its_folder(library: Library, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["train"]) == 0
     run = run_of()

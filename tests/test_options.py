@@ -208,6 +208,12 @@ def test_a_mistake_on_the_command_line_names_its_option(typed: dict[str, Any], l
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("text", ["false", "False", "0", "no"])
+def test_ledger_27_a_no_in_text_is_no(text: str) -> None:
+    assert gather(env={"MIXCLI_FLIP": text, "MIXCLI_NESTEROV": text}).train.nesterov is False
+    assert gather({"flip": text}).train.flip is False
+
+
 @pytest.mark.parametrize(
     ("env", "line"),
     [

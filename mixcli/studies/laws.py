@@ -158,7 +158,7 @@ def _beside_global_generators(settings: Mixing) -> tuple[Tensor, list[str]]:
 
 
 @_law(MIXING_LAWS, "1, ledger 15 to 17")
-def weights_lie_in_the_unit_interval_and_sum_to_one(settings: Mixing) -> str:
+def ledger_17_weights_of_any_size_sum_to_one(settings: Mixing) -> str:
     """Weights are float32 in 0 … 1 and sum to 1, for odd batches, a batch of 1, sides of 1."""
     worst = 0.0
     for case, size, per in _cases(settings, SIZES):

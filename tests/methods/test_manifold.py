@@ -50,6 +50,14 @@ def test_ledger_22_each_default_stage_is_drawn_a_third_of_the_time():
     assert all(abs(count / 3000 - 1 / 3) < 0.03 for count in drawn.values())
 
 
+def test_ledger_22_a_stage_named_twice_is_drawn_twice_as_often():
+    """As SynerMix's code draws on some nets, where an index off by one mixes the input in place of a stage."""
+    settings, context = Manifold(stages=("input", "input", "layer1", "layer2")), fakes.context()
+    drawn = Counter(manifold.plan(settings, context, Random(0, "mix", step)).stage for step in range(3000))
+    shares = {"input": 1 / 2, "layer1": 1 / 4, "layer2": 1 / 4}
+    assert all(abs(drawn[stage] / 3000 - share) < 0.03 for stage, share in shares.items())
+
+
 def test_the_stage_is_equal_on_all_ranks_and_the_pairing_is_not():
     context = fakes.context(16)
     plans = [[manifold.plan(Manifold(), context, Random(0, "mix", s, rank=r)) for r in (0, 1)] for s in range(20)]

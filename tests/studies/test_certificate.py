@@ -197,8 +197,8 @@ CAUGHT = {  # the law, the mistake, and what its evidence says
     ("equal_keys_draw_equal_plans_and_other_steps_draw_others", "of global"): "two draws under one key differ",
     ("equal_keys_draw_equal_plans_and_other_steps_draw_others", "constant"): "the draws of two steps are equal",
     ("the_sources_are_not_changed_and_layouts_agree", "in place"): "changed in place",
-    ("weights_lie_in_the_unit_interval_and_sum_to_one", "even only"): "AssertionError: Batch size should be even",
-    ("weights_lie_in_the_unit_interval_and_sum_to_one", "above one"): "to 1.1",
+    ("ledger_17_weights_of_any_size_sum_to_one", "even only"): "AssertionError: Batch size should be even",
+    ("ledger_17_weights_of_any_size_sum_to_one", "above one"): "to 1.1",
     ("ledger_15_and_16_partners_vary_in_batches_of_any_size", "even only"): "AssertionError: Batch size should be even",
     ("ledger_15_and_16_partners_vary_in_batches_of_any_size", "fixed"): "meets 1 others in 60 steps",
     ("drawing_reads_nothing_back_from_the_device", "read back"): "cannot be called on meta tensors",
@@ -386,7 +386,7 @@ def test_a_wrong_mixing_ends_in_exit_code_5_and_one_line_that_names_the_laws(her
     code, document = checked(capsys, "wrong.py:Wrong")
     assert code == 5 and document["error"]["kind"] == "broken_laws" and not document["ok"]
     broken = {law["law"]: law["evidence"] for law in document["result"]["laws"] if law["verdict"] == "broken"}
-    assert broken["weights_lie_in_the_unit_interval_and_sum_to_one"] == "line 13: ValueError: an odd batch"
+    assert broken["ledger_17_weights_of_any_size_sum_to_one"] == "line 13: ValueError: an odd batch"
     assert "its place decides" not in broken["ledger_15_and_16_partners_vary_in_batches_of_any_size"]
     assert "asked for one device, it draws on cpu" in broken["drawing_reads_nothing_back_from_the_device"]
 
@@ -453,7 +453,7 @@ def test_an_adapter_shows_the_bits_of_its_library(name):
 def test_the_laws_tell_what_is_known_of_timms_mixup():
     name = "timm_mixup.py:TimmMixup"
     assert "numpy's: read, moved" in found("ledger_26_no_global_generator_is_read_or_moved", foreign(name))
-    assert "Batch size should be even" in found("weights_lie_in_the_unit_interval_and_sum_to_one", foreign(name))
+    assert "Batch size should be even" in found("ledger_17_weights_of_any_size_sum_to_one", foreign(name))
     assert "changed in place" in found("the_sources_are_not_changed_and_layouts_agree", foreign(name))
     smoothing = "ledger_12_and_13_labels_stay_exact_and_unsmoothed"
     assert "smoothed?" in found(smoothing, foreign(name)) and found(smoothing, foreign(name, smoothing=0)) == "holds"
