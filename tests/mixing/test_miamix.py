@@ -75,6 +75,31 @@ def test_ledger_24_masks_of_every_candidate_are_partner_weights_of_their_share()
         assert 0 <= 0.3 - float(1 - keep.mean()) + 0.001 < lost
 
 
+@pytest.mark.parametrize("name", ["mixup", "cutmix", "fmix", "gridmix", "agmix"])
+def test_ledger_24_an_image_keeps_more_where_more_of_it_is_nominal(name):
+    mix = drawn(fixed(1, methods=(name,)), 500, (16, 16))
+    assert np.corrcoef(mix.drawn, mix.ratio[0])[0, 1] > 0.7
+
+
+def test_an_average_is_taken_over_the_layers_of_each_image():
+    mix = drawn(MiAMix(p_self=0, layers=3, methods=("mixup",), merge="average"), 200)
+    assert set(mix.notes["layers"].tolist()) == {1, 2, 3}
+    assert torch.allclose(mix.keep.mean((1, 2, 3)).double(), mix.drawn, atol=1e-6)
+
+
+def test_masks_are_changed_by_laws_that_do_not_hang_together():
+    n, settings = 40_000, MiAMix(p_smooth=0.5, p_affine=0.25, rotation=15, shear=10)
+    changes = miamix._changes(settings, np.arange(n), Random(0, "mix").host)
+    angle, slant, bent = np.degrees(changes.angle), np.degrees(changes.slant), np.zeros(n, bool)
+    bent[changes.bent] = True
+    assert stats.kstest(angle, stats.uniform(-15, 30).cdf).pvalue > 0.01
+    assert stats.kstest(slant, stats.uniform(-10, 20).cdf).pvalue > 0.01
+    assert abs(np.corrcoef(angle, slant)[0, 1]) < 0.03
+    shares = len(changes.blunt) / n, changes.wide / len(changes.blunt), bent.mean(), bent[changes.blunt].mean()
+    assert np.allclose(shares, (0.5, 0.5, 0.25, 0.25), atol=0.015)
+    assert abs(bent[changes.blunt[: changes.wide]].mean() - 0.25) < 0.02
+
+
 @pytest.mark.parametrize("law", LAWS)
 def test_one_layer_has_the_share_of_a_beta_law(law):
     share = miamix._layers(fixed(1, ratio_law=law, alpha=0.2), 20_000, Random(0, "mix").host).share[:, 0]
