@@ -121,3 +121,12 @@ def test_the_smallest_shares_give_finite_masks(settings):
     share = np.array([5e-324, 1e-310, 1e-300, 1e-60, 1e-30, 1e-12, 1 - 1e-16])
     keep = agmix.masks(settings, np.tile(share, 200), (8, 8), Random(0, "mix")).keep
     assert keep.isfinite().all() and keep.min() >= 0 and keep.max() <= 1
+
+
+def test_bumps_that_are_not_turned_lean_to_either_side():
+    bump = keep(AGMix(rotate=False), np.full(400, 0.1))[:, 0].double()
+    place = torch.arange(32.0, dtype=torch.float64)
+    mass = bump.sum((1, 2))
+    y, x = (bump.sum(2) * place).sum(1) / mass, (bump.sum(1) * place).sum(1) / mass
+    lean = ((bump @ place * place).sum(1) / mass - x * y > 0).double().mean()
+    assert 0.35 < lean < 0.65

@@ -81,10 +81,20 @@ def test_ledger_24_an_image_keeps_more_where_more_of_it_is_nominal(name):
     assert np.corrcoef(mix.drawn, mix.ratio[0])[0, 1] > 0.7
 
 
-def test_an_average_is_taken_over_the_layers_of_each_image():
-    mix = drawn(MiAMix(p_self=0, layers=3, methods=("mixup",), merge="average"), 200)
+@pytest.mark.parametrize("merge", ["product", "average"])
+def test_layers_that_an_image_lacks_change_nothing(merge):
+    mix = drawn(MiAMix(p_self=0, layers=3, methods=("mixup",), merge=merge), 200)
     assert set(mix.notes["layers"].tolist()) == {1, 2, 3}
     assert torch.allclose(mix.keep.mean((1, 2, 3)).double(), mix.drawn, atol=1e-6)
+
+
+def test_a_mask_is_smoothed_and_then_rotated():
+    hole, angle, slant = torch.ones(1, 1, 9, 9), np.array([0.3]), np.array([0.1])
+    hole[:, :, 2:6, 3:8] = 0
+    changes = miamix.Changes(np.array([0]), 1, np.array([0]), angle, slant)
+    masks = torch.cat([hole, torch.empty(2, 1, 9, 9)])
+    assert changes.apply(masks, 1, Random(0, "mix")).tolist() == [2]
+    assert torch.equal(masks[2:], miamix.rotated(miamix.smoothed(hole, 1), angle, slant, Random(0, "mix")))
 
 
 def test_masks_are_changed_by_laws_that_do_not_hang_together():

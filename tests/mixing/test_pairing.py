@@ -86,3 +86,11 @@ def test_ledger_15_the_partner_law_does_not_depend_on_position():
 def test_a_rule_that_needs_labels_raises_without_them(pairing):
     with pytest.raises(ValueError, match="needs the labels"):
         partners(MixUp(pairing=pairing), Context((4, 2, 2), None, 10), Random(0, "mix").host)
+
+
+def test_who_is_not_mixed_is_its_own_partner_and_keeps_all():
+    mix = draw(CutMix(per="sample", probability=0.5), Context((64, 8, 8), None, 10), Random(0, "mix"))
+    alone = mix.drawn == 1
+    assert 16 < alone.sum() < 48
+    assert torch.equal(mix.source[1][alone], mix.source[0][alone])
+    assert (mix.keep[alone] == 1).all()
