@@ -216,6 +216,16 @@ def test_no_view_waits_for_the_device(monkeypatch):
             torch.rand(3).max().item()
 
 
+def test_the_views_of_a_batch_are_drawn_each_by_its_own_name_and_the_second_lies_below_the_first():
+    data, at = resident(pictures(), Augmentation(4, "reflect", True, 8)), torch.tensor([3, 1, 60])
+    rows, views = data.training_views(at, {"intra": 0.0, "second": 1.0}, key(), torch.channels_last)
+    assert torch.equal(rows[:3], data.view(at, 1.0, key()))
+    assert torch.equal(rows[3:], data.view(at, 1.0, key().child("second")))
+    assert not torch.equal(rows[:3], rows[3:])
+    assert set(views) == {"intra"} and torch.equal(views["intra"], data.view(at, 0.0, key().child("intra")))
+    assert rows.is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_cuda_a_clean_view_has_the_same_bits_and_no_view_waits():
