@@ -55,6 +55,19 @@ class UserError(Exception):
                 "got": got, "expected": self.expected, "hint": self.hint or None}  # fmt: skip
 
 
+class inside:
+    """As a context: a part's UserError names its key as it is set in the whole, `alpha` as `inter_alpha`."""
+
+    def __init__(self, prefix: str):
+        self.prefix = prefix
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UserError):
+            error.subject = self.prefix + error.subject
+
+
 def unexpected(error: BaseException, hint: str) -> UserError:
     """An exception that nobody turned into an error for users; `hint` says where its trace is."""
     text = str(error).strip() or "no message"

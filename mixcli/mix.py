@@ -128,11 +128,10 @@ class Mix:
             try:
                 if box is not None and self.keep.shape[2:] == own.shape[2:]:
                     return _pasted(work, own, partner, box)
-                keep = _fit(_drawn_once(self.keep), own).to(own.dtype)
-                return _mixed_in_pieces(work, partner, keep, self.form)
+                return _mixed_in_pieces(work, partner, _fit(_drawn_once(self.keep), own), self.form)
             except IndexError as error:
                 raise ValueError(f"a partner is none of the {len(work)} rows: is a second view missing?") from error
-        keep = _fit(_drawn_once(self.keep), own).to(own.dtype)
+        keep = _fit(_drawn_once(self.keep), own)
         other = work[partner] if self.place is None else self.place(work[partner])
         mixed = other if self.form == "binary" else torch.lerp(other, own, keep)
         return mixed if self.form == "partial" else torch.where(keep == 1, own, mixed)
@@ -142,7 +141,7 @@ class Mix:
         mixed, low, high = own, own, own
         for share, source in zip(weight[1:], self.source[1:], strict=True):
             other = work[source]
-            mixed = mixed + _fit(share, own).to(own.dtype) * (other - own)
+            mixed = mixed + _fit(share, own) * (other - own)
             low, high = torch.minimum(low, other), torch.maximum(high, other)
         return torch.minimum(torch.maximum(mixed, low), high)
 
@@ -216,12 +215,12 @@ def _pasted(work: Tensor, own: Tensor, partner: Tensor, box: Box) -> Tensor:
 
 
 def _fit(mask: Tensor, rows: Tensor) -> Tensor:
-    """A (B, 1, h, w) mask shaped to broadcast over `rows`."""
+    """A (B, 1, h, w) mask shaped to broadcast over `rows`, in their dtype."""
     if mask.shape[-2:] == (1, 1):
-        return mask.view(-1, *[1] * (rows.ndim - 1))
+        return mask.view(-1, *[1] * (rows.ndim - 1)).to(rows.dtype)
     if rows.ndim != 4 or mask.shape[-2:] != rows.shape[-2:]:
         raise ValueError(f"a mask of {tuple(mask.shape[-2:])} pixels cannot mix rows of shape {tuple(rows.shape)}")
-    return mask
+    return mask.to(rows.dtype)
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ def check(
     gathered = options.gather(typed, None, os.environ)
     settings, _ = job.complete(gathered)
     card = _folder(out) / f"check-{settings.method.name}.md"
-    picture = plots.check(card.with_suffix(".png"))
+    picture = card.with_suffix(".png")
     with Reporter("mixcli check", quiet) as reporter:
         reporter.warnings = ctx.obj.warnings
         warn(gathered, reporter)

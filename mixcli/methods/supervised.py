@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mixcli.errors import UserError
+from mixcli.errors import inside
 from mixcli.mix import Batch, Context, Losses, Mix, Needs
 from mixcli.nets.staged import StagedNet
 from mixcli.sampling import Random
@@ -51,12 +51,8 @@ def draw(settings: Mixing, context: Context, random: Random) -> Mix:
 
 def draw_inside(settings: MixingInside, context: Context, random: Random) -> Mix:
     """Draws the Mix of the mixing inside a method; a UserError names the key as it is set there."""
-    try:
+    with inside("" if settings.inter is None else "inter_"):
         return draw(settings.mixing, context, random)
-    except UserError as error:
-        if settings.inter is not None:
-            error.subject = f"inter_{error.subject}"
-        raise
 
 
 def mixed_features(net: StagedNet, batch: Batch, plan: Plan, beside: Tensor | None = None) -> Tensor:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixcli.errors import UserError
+from mixcli.errors import inside
 from mixcli.methods import supervised
 from mixcli.mix import Batch, Context, Losses, Needs, implementation
 from mixcli.mixing import class_blend
@@ -55,11 +55,8 @@ def plan(settings: SynerMix, context: Context, random: Random) -> Plan:
         raise ValueError("SynerMix blends by class and needs the labels of the batch")
     blend = _blends(settings, context, random)
     (counts,) = random.carry(_counts(context.labels, context.added))
-    try:
+    with inside("inter_"):
         inter = implementation(settings.inter).plan(settings.inter, context, random)
-    except UserError as error:  # its keys are the inter part's
-        error.subject = f"inter_{error.subject}"
-        raise
     return Plan(inter, blend, counts)
 
 

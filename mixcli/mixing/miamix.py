@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-from mixcli.errors import UserError
+from mixcli.errors import inside
 from mixcli.mix import SECOND, Context, Mix, Needs
 from mixcli.mixing import masked
 from mixcli.mixing.masked import Masks
@@ -48,8 +48,8 @@ def draw(settings: MiAMix, context: Context, random: Random) -> Mix:
     pairing, self_mixed = _partners(settings, context, random)
     layers = _layers(settings, draws(settings, context.size[0]), random.host)
     keep = _merged(settings, *_masks(settings, layers, context.size[1:], random), layers, random)
-    product, average = reduce(np.multiply, (1 - layers.share).T), 1 - layers.share.sum(1) / layers.count
-    drawn = product if settings.merge == "product" else average
+    own = 1 - layers.share
+    drawn = reduce(np.multiply, own.T) if settings.merge == "product" else 1 - layers.share.sum(1) / layers.count
     notes = {"layers": np.where(pairing.alone, 0, layers.count), "self_mixed": self_mixed & ~pairing.alone}
     return pairing.mix(Masks(keep, drawn), random, notes)
 
@@ -133,11 +133,8 @@ def _masks(settings: MiAMix, layers: Layers, size: tuple[int, int], random: Rand
 
 def _drawn_by(mixing: Mixing, share: np.ndarray, size: tuple[int, int], random: Random) -> Tensor:
     """The masks of a candidate for nominal shares (n,) of the image itself."""
-    try:
+    with inside(f"candidates_{mixing.name}_"):
         return import_module(mixing.drawing).masks(mixing, share, size, random).keep
-    except UserError as error:  # its keys are the candidate's
-        error.subject = f"candidates_{mixing.name}_{error.subject}"
-        raise
 
 
 def _merged(settings: MiAMix, masks: Tensor, row: np.ndarray, layers: Layers, random: Random) -> Tensor:
